@@ -1,0 +1,9 @@
+# MINILLM_SANITIZE=address|undefined|thread, for every target.
+if(MINILLM_SANITIZE)
+  set(flags -fsanitize=${MINILLM_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g)
+  if(MINILLM_SANITIZE STREQUAL "undefined")
+    list(APPEND flags -fsanitize=float-cast-overflow)
+  endif()
+  add_compile_options(${flags})
+  add_link_options(${flags})
+endif()

@@ -1,0 +1,53 @@
+// generator.h - generate text from prompts: the short way to use a model.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "minillm/engine.h"
+
+namespace minillm {
+
+struct TextGeneratorOptions {
+  bool use_flash_attention = true;
+  int64_t flash_block_size = 0;
+  const Tokenizer* tokenizer = nullptr;  ///< Needed for stop texts and for text in callbacks.
+  int64_t max_batch = 16;
+  int64_t prefill_chunk = 512;
+  std::optional<Dtype> kv_dtype;
+};
+
+struct Generation {
+  std::vector<TokenId> ids;  ///< New tokens, the ending one included.
+  std::string text;          ///< Their text, without stop text and end token; empty without a tokenizer.
+  FinishReason finish_reason = FinishReason::kNone;
+  std::string error;
+};
+
+class TextGenerator {
+ public:
+  /// Called for each event of generation; return false to cancel that row.
+  using Callback = std::function<bool(int64_t row, const StepEvent& event)>;
+
+  /// `model` must outlive the generator.
+  explicit TextGenerator(MiniLLM& model, const TextGeneratorOptions& options = {});
+  /// The default model, which must have been pulled: otherwise Error{kNotFound} says how.
+  explicit TextGenerator(const TextGeneratorOptions& options = {});
+  ~TextGenerator();
+
+  /// Prompt and continuation ids of one sequence. Errors as Engine::submit; a row that failed throws Error{kInternal}.
+  std::vector<TokenId> generate(const std::vector<TokenId>& prompt_ids, const GenerationOptions& options = {});
+  /// Each prompt on its own, computed together; rows finish at different times. Row i uses seed + i.
+  std::vector<Generation> generate_batch(const std::vector<std::vector<TokenId>>& prompts, const GenerationOptions& options = {},
+                                         const Callback& callback = {});
+  Timings timings() const;  ///< Of the last call.
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace minillm

@@ -1,0 +1,69 @@
+// backend.cpp - the composite operations, made of the small ones.
+#include "backend/backend.h"
+
+#include <algorithm>
+
+#include "base/bytes.h"
+#include "base/check.h"
+
+namespace minillm {
+
+void Backend::reserve_workspace(const WorkspaceShape& shape) {
+  const int64_t qkv = (shape.n_heads + 2 * shape.n_kv_heads) * shape.head_dim;
+  const int64_t widths[] = {shape.hidden, std::max({qkv, 2 * shape.ffn, shape.hidden}), std::max(shape.ffn, shape.hidden)};
+  for (size_t i = 0; i < std::size(scratch_); ++i) {
+    const size_t bytes = static_cast<size_t>(shape.max_rows * widths[i]) * sizeof(float);
+    if (scratch_[i].bytes() >= bytes) continue;
+    scratch_[i] = Buffer();  // Freed first: both at once may not fit.
+    scratch_[i] = allocate(bytes);
+  }
+}
+
+TensorView Backend::scratch(int slot, int64_t rows, int64_t cols) {
+  const Buffer& buffer = scratch_[slot];
+  MINILLM_CHECK(static_cast<size_t>(rows * cols) * sizeof(float) <= buffer.bytes(), "scratch ", slot, ": ", rows, " x ", cols,
+                " floats, reserved ", readable_bytes(buffer.bytes()));
+  return {buffer.data(), Dtype::kF32, {rows, cols}};
+}
+
+void Backend::begin_step(const Batch& batch) { batch_ = batch; }
+
+void Backend::attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
+                              int64_t layer) {
+  const TensorView normed = scratch(0, x.dim(0), x.dim(1));
+  const TensorView qkv = scratch(1, x.dim(0), w.qkv->rows());
+  rms_norm(normed, x, w.norm, w.norm_eps);
+  matmul(qkv, normed, *w.qkv);
+  rotate_and_append(q, qkv, w, angles, kv, layer);
+}
+
+void Backend::attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps) {
+  const TensorView projected = scratch(1, x.dim(0), w.rows());
+  matmul(projected, attended, w);
+  if (post_norm) rms_norm(projected, projected, post_norm, eps);
+  add(x, projected);
+}
+
+void Backend::feed_forward(TensorView x, const FeedForward& w) {
+  const int64_t n_rows = x.dim(0), ffn = w.down->cols();
+  const TensorView normed = scratch(0, n_rows, x.dim(1));
+  const TensorView gate_up = scratch(1, n_rows, 2 * ffn);
+  const TensorView gated = scratch(2, n_rows, ffn);
+  rms_norm(normed, x, w.norm, w.norm_eps);
+  matmul(gate_up, normed, *w.gate_up);
+  gated_activation(gated, gate_up, w.activation);
+  matmul(normed, gated, *w.down);
+  if (w.post_norm) rms_norm(normed, normed, w.post_norm, w.norm_eps);
+  add(x, normed);
+}
+
+void Backend::head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps,
+                   const PackedWeight& w, float softcap_value) {
+  const TensorView wanted = scratch(0, static_cast<int64_t>(rows.size()), x.dim(1));
+  gather_rows(wanted, x, rows);
+  rms_norm(wanted, wanted, norm, eps);
+  matmul(logits, wanted, w);
+  if (softcap_value != 0.0f) softcap(logits, softcap_value);
+}
+
+}  // namespace minillm

@@ -1,0 +1,54 @@
+// thread_pool.h - a fixed set of workers that run one parallel loop at a time, started and joined by spinning.
+// Why our own: a small model needs about 200 synchronisations a token; std::barrier costs 0.5 to 5 us each, this one
+// under 0.3 us. Workers spin for about 100 us after a loop, then sleep until the next one.
+// Threads: one caller at a time. Workers run with subnormals flushed to zero (FTZ and DAZ): one subnormal costs 40 ns.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace minillm {
+
+class ThreadPool {
+ public:
+  /// `n_threads` counts the caller, who works too; 0 means the number of cores this process may use.
+  explicit ThreadPool(int n_threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int n_threads() const noexcept { return n_threads_; }
+
+  /// Calls body(context, item, thread) for every item in [0, n_items), each once, items taken from a shared counter in
+  /// increasing order; returns when all are done. Never allocates. The first exception thrown by a body is rethrown here.
+  using Body = void (*)(void* context, int64_t item, int thread);
+  void run(int64_t n_items, Body body, void* context);
+
+  /// The same for a callable `void(int64_t item, int thread)`, borrowed for the call.
+  template <typename F>
+  void for_each(int64_t n_items, F&& f) {
+    run(
+        n_items, [](void* context, int64_t item, int thread) { (*static_cast<std::remove_reference_t<F>*>(context))(item, thread); },
+        const_cast<void*>(static_cast<const void*>(&f)));
+  }
+
+ private:
+  struct Shared;
+  int n_threads_;
+  std::unique_ptr<Shared> shared_;
+};
+
+/// Flushes subnormals to zero on this thread while it lives; restores the caller's mode afterwards.
+class FlushSubnormals {
+ public:
+  FlushSubnormals() noexcept;
+  ~FlushSubnormals();
+  FlushSubnormals(const FlushSubnormals&) = delete;
+  FlushSubnormals& operator=(const FlushSubnormals&) = delete;
+
+ private:
+  uint32_t saved_;
+};
+
+}  // namespace minillm

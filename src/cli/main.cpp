@@ -1,0 +1,2 @@
+// main.cpp - the minillm command.
+int main() { return 2; }

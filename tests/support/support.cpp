@@ -1,0 +1,3 @@
+// support.cpp - makes every support header compile on its own.
+#include "support/random.h"
+#include "support/temp_folder.h"
