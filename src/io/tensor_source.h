@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -19,6 +20,13 @@ namespace minillm {
 /// A value of a file's metadata. Integers of every width are held as int64_t or, above its range, uint64_t.
 using MetadataValue =
     std::variant<bool, int64_t, uint64_t, double, std::string, std::vector<int64_t>, std::vector<double>, std::vector<std::string>>;
+
+/// Lets a map of strings be searched with a view.
+struct StringHash {
+  using is_transparent = void;
+  size_t operator()(std::string_view text) const noexcept { return std::hash<std::string_view>{}(text); }
+};
+using Metadata = std::unordered_map<std::string, MetadataValue, StringHash, std::equal_to<>>;
 
 /// One tensor of a file. `view` borrows the mapped file, row-major, outermost dimension first: a product's weight is [N, K].
 struct SourceTensor {
@@ -36,7 +44,7 @@ class TensorSource {
   /// Null if there is none of that name.
   const SourceTensor* find(std::string_view name) const noexcept;
 
-  const std::unordered_map<std::string, MetadataValue>& metadata() const noexcept { return metadata_; }
+  const Metadata& metadata() const noexcept { return metadata_; }
   /// Typed reads. Without a default they throw Error{kNotFound} for a missing key; a wrong type or a number out of range
   /// is Error{kCorruptFile}. Each message names the file, the key, and what was met and expected.
   bool has(std::string_view key) const noexcept;
@@ -50,6 +58,10 @@ class TensorSource {
   const std::vector<std::string>& strings(const std::string& key) const;
   const std::vector<int64_t>& integers(const std::string& key) const;
   std::vector<double> numbers(const std::string& key) const;  ///< Integer arrays are widened.
+
+  /// Throws Error{kCorruptFile} if a file changed since it was opened. A loader calls it after its last read of a view: what it
+  /// copied is then known to be what was checked (mapped_file.h). A source in memory never changes.
+  virtual void check_unchanged() const {}
 
   bool names_are_gguf() const noexcept { return names_are_gguf_; }
   /// "gguf v3" or "safetensors".
@@ -68,8 +80,8 @@ class TensorSource {
 
  private:
   std::vector<SourceTensor> tensors_;
-  std::unordered_map<std::string, size_t> index_;
-  std::unordered_map<std::string, MetadataValue> metadata_;
+  std::unordered_map<std::string, size_t, StringHash, std::equal_to<>> index_;
+  Metadata metadata_;
 };
 
 /// Opens a GGUF file (of a split model: any of its shards), a safetensors file, or a folder that holds either.
