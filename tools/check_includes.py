@@ -50,7 +50,7 @@ LIBRARIES = {
     r"CLI/": {"cli"},
     r"pcre2": {"text"},
     r"utf8proc": {"text"},
-    r"\w*intrin\.h": {"backend/cpu"},
+    r"\w*intrin\.h": {"backend/cpu", "base"},
     r"cuda": {"backend/cuda"},
 }
 
