@@ -1,3 +1,4 @@
 // support.cpp - makes every support header compile on its own.
+#include "support/gguf_writer.h"
 #include "support/random.h"
 #include "support/temp_folder.h"
