@@ -10,14 +10,14 @@
 namespace minillm {
 
 struct AttentionOptions {
-  float scale = 0.0f;               ///< Multiplies q.k; 0 means 1/sqrt(D).
-  bool causal = true;               ///< Bottom-right aligned: the last query sees every key.
-  int64_t window = 0;               ///< A query sees this many newest keys, its own included; 0 is all.
-  float softcap = 0.0f;             ///< score = c tanh(score / c); 0 is off.
-  std::vector<float> alibi_slopes;  ///< [H] or empty: adds -slope * distance to the score.
-  std::vector<float> sinks;         ///< [H] or empty: a score in the softmax's sum that carries no value.
-  int64_t block_size = 0;           ///< Key tile in tokens, a power of two from 16 to 1024; 0 lets the device choose.
-  bool return_lse = false;          ///< Also return the log-sum-exp of the scores.
+  float scale = 0.0f;                    ///< Multiplies q.k; 0 means 1/sqrt(D).
+  bool causal = true;                    ///< Bottom-right aligned: the last query sees every key.
+  int64_t window = 0;                    ///< A query sees this many newest keys, its own included; 0 is all.
+  float softcap = 0.0f;                  ///< score = c tanh(score / c); 0 is off.
+  std::vector<float> alibi_slopes = {};  ///< [H] or empty: adds -slope * distance to the score.
+  std::vector<float> sinks = {};         ///< [H] or empty: a score in the softmax's sum that carries no value.
+  int64_t block_size = 0;                ///< Key tile in tokens, a power of two from 16 to 1024; 0 lets the device choose.
+  bool return_lse = false;               ///< Also return the log-sum-exp of the scores.
   Device device = {};
   int n_threads = 0;
 };

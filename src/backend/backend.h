@@ -57,14 +57,14 @@ struct Batch {
 
 struct AttentionParams {
   int64_t n_heads = 0, n_kv_heads = 0, head_dim = 0;
-  float scale = 1.0f;                   ///< Multiplies q.k.
-  bool causal = true;                   ///< Bottom-right aligned: the last row sees every key.
-  int64_t window = 0;                   ///< A row sees this many newest keys, its own included; 0 is all.
-  float softcap = 0.0f;                 ///< score = c tanh(score / c); 0 is off.
-  std::span<const float> alibi_slopes;  ///< [H] (host) or empty: adds -slope * distance to the score.
-  std::span<const float> sinks;         ///< [H] (host) or empty: a score that takes part in the sum but carries no value.
-  int64_t block_size = 128;             ///< Key tile of flash attention in tokens, a power of two from 16 to 1024.
-  bool flash = true;                    ///< false: the whole score matrix is stored (the check and the baseline).
+  float scale = 1.0f;                        ///< Multiplies q.k.
+  bool causal = true;                        ///< Bottom-right aligned: the last row sees every key.
+  int64_t window = 0;                        ///< A row sees this many newest keys, its own included; 0 is all.
+  float softcap = 0.0f;                      ///< score = c tanh(score / c); 0 is off.
+  std::span<const float> alibi_slopes = {};  ///< [H] (host) or empty: adds -slope * distance to the score.
+  std::span<const float> sinks = {};         ///< [H] (host) or empty: a score that takes part in the sum but carries no value.
+  int64_t block_size = 128;                  ///< Key tile of flash attention in tokens, a power of two from 16 to 1024.
+  bool flash = true;                         ///< false: the whole score matrix is stored (the check and the baseline).
 };
 
 /// Weights of norm + q/k/v + rope + append. Views are [E], [(H+2G)D], [D] in device memory, or empty where the model has none.
