@@ -19,13 +19,15 @@ class PagePool {
   int64_t n_free() const noexcept;  ///< Pages that take() can still give.
   int64_t n_used() const noexcept;
   int64_t max_pages() const noexcept { return max_pages_; }
+  void raise_limit(int64_t max_pages) noexcept { max_pages_ = max_pages > max_pages_ ? max_pages : max_pages_; }
   /// Pages [0, high_water()) hold everything in use: what must be committed.
   int64_t high_water() const noexcept;
 
  private:
   int64_t max_pages_;
-  std::vector<int32_t> owners_;  ///< [high water so far]; 0 is free.
-  std::vector<int32_t> free_;    ///< Min-heap of released pages below owners_.size().
+  int64_t n_used_ = 0;
+  std::vector<int32_t> owners_;  ///< [high water]; 0 is free. The last is never 0.
+  std::vector<int32_t> free_;    ///< Min-heap of released pages; those not below the high water count for nothing.
 };
 
 }  // namespace minillm
