@@ -1,0 +1,35 @@
+// model_impl.h - what is behind MiniLLM, for the layers of this library.
+#pragma once
+
+#include <memory>
+
+#include "minillm/model.h"
+#include "model/step_batch.h"
+#include "model/transformer.h"
+
+namespace minillm {
+
+/// Members in order of dependence; each borrows from those above it, so an Impl never moves.
+struct MiniLLM::Impl {
+  Impl(const ModelConfig& config_in, std::shared_ptr<Backend> backend_in, Weights weights_in, int64_t block_size_in);
+
+  ModelConfig config;
+  std::shared_ptr<Backend> backend;
+  Weights weights;
+  Workspace workspace;
+  Transformer transformer;
+  Device device;
+  int64_t block_size;  ///< What flash_block_size 0 means.
+  StepBatch batch;     ///< Of forward().
+
+  Tensor forward(const Tensor& input_ids, const ForwardOptions& options);
+  /// A cache for this model on its own backend. `max_pages` bounds all rows together.
+  std::unique_ptr<PagedCache> make_cache(int64_t n_rows, int64_t max_pages, Dtype dtype) const;
+  /// Throws Error{kInvalidArgument} unless 0 or a power of two from 16 to 1024; 0 gives the model's choice.
+  AttentionMode attention_mode(bool flash, int64_t flash_block_size) const;
+};
+
+inline constexpr int64_t kPageTokens = 64;  ///< Of caches that the library makes for itself.
+inline constexpr int64_t kStepRows = 512;   ///< Longer inputs are computed in steps of this many rows.
+
+}  // namespace minillm

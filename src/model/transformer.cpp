@@ -1,0 +1,63 @@
+// transformer.cpp - the graph. Letters: T rows, E hidden, H query heads, G key/value heads, D head width, V vocabulary.
+#include "model/transformer.h"
+
+#include <cmath>
+
+#include "model/rope.h"
+
+namespace minillm {
+
+Transformer::Transformer(const ModelConfig& config, const Weights& weights, Backend& backend, Workspace& workspace)
+    : config_(config),
+      weights_(weights),
+      backend_(backend),
+      workspace_(workspace),
+      frequencies_(inverse_frequencies(config, RopeKind::kGlobal, weights.rope_factors)),
+      attention_scale_(config.attention_scale != 0.0f ? config.attention_scale
+                                                      : static_cast<float>(1.0 / std::sqrt(static_cast<double>(config.head_dim)))) {
+  if (config.local_rope_base != 0.0f) local_frequencies_ = inverse_frequencies(config, RopeKind::kLocal, {});
+}
+
+void Transformer::forward(const Batch& batch, PagedCache& cache, const AttentionMode& mode) {
+  n_rows_ = static_cast<int64_t>(batch.tokens.size());
+  backend_.begin_step(batch);
+  backend_.embed(workspace_.hidden(n_rows_), *weights_.embedding, config_.embedding_scale);
+  backend_.rope_angles(workspace_.angles(n_rows_), frequencies_);
+  if (!local_frequencies_.empty()) backend_.rope_angles(workspace_.local_angles(n_rows_), local_frequencies_);
+  for (int64_t i = 0; i < config_.n_layers; ++i) layer(i, n_rows_, cache, mode);
+}
+
+AttentionParams Transformer::attention_params(int64_t i, const AttentionMode& mode) const {
+  AttentionParams params;
+  params.n_heads = config_.n_heads;
+  params.n_kv_heads = config_.n_kv_heads;
+  params.head_dim = config_.head_dim;
+  params.scale = attention_scale_;
+  params.window = config_.layer_slides(i) ? config_.sliding_window : 0;
+  params.softcap = config_.attention_softcap;
+  params.block_size = mode.block_size;
+  params.flash = mode.flash;
+  return params;
+}
+
+void Transformer::layer(int64_t i, int64_t n_rows, PagedCache& cache, const AttentionMode& mode) {
+  const LayerWeights& w = weights_.layers[static_cast<size_t>(i)];
+  const TensorView x = workspace_.hidden(n_rows);           // [T, E]: the residual stream
+  const TensorView q = workspace_.queries(n_rows);          // [T, H, D]
+  const TensorView attended = workspace_.attended(n_rows);  // [T, H, D]
+  const TensorView heads_joined(attended.data, Dtype::kF32, {n_rows, config_.q_size()});
+  const TensorView angles = turns_locally(i) ? workspace_.local_angles(n_rows) : workspace_.angles(n_rows);
+
+  backend_.attention_input(q, x, w.attention, angles, cache.storage(), i);         // q, k, v = rope(norm(x) wqkv); k, v go to the cache
+  backend_.attention(attended, q, cache.storage(), i, attention_params(i, mode));  // softmax(scale q k^T) v
+  backend_.attention_output(x, heads_joined, *w.output, w.post_attention_norm, config_.norm_eps);  // x += attended wo
+  backend_.feed_forward(x, w.feed_forward);  // x += (act(h gate) * (h up)) down, h = norm(x)
+}
+
+TensorView Transformer::head(std::span<const int32_t> rows) {
+  const TensorView logits = workspace_.logits(static_cast<int64_t>(rows.size()));
+  backend_.head(logits, workspace_.hidden(n_rows_), rows, weights_.final_norm, config_.norm_eps, weights_.head(), config_.logit_softcap);
+  return logits;
+}
+
+}  // namespace minillm

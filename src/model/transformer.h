@@ -1,0 +1,46 @@
+// transformer.h - the forward pass of every supported family, written once over Backend: no device, no dtype, no allocation.
+// The maths is in docs/MODEL.md.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "kv/paged_cache.h"
+#include "model/weights.h"
+#include "model/workspace.h"
+
+namespace minillm {
+
+/// How attention is computed; results agree within rounding.
+struct AttentionMode {
+  bool flash = true;
+  int64_t block_size = 128;
+};
+
+class Transformer {
+ public:
+  /// All are borrowed for the transformer's life.
+  Transformer(const ModelConfig& config, const Weights& weights, Backend& backend, Workspace& workspace);
+
+  /// Runs `batch` through every layer and stores its keys and values in `cache`, where their slots must have been reserved.
+  /// The result stays in the workspace for head(). At most Workspace::limits().max_rows rows.
+  void forward(const Batch& batch, PagedCache& cache, const AttentionMode& mode);
+  /// Logits of the named rows of the last forward: view [n, V] of device memory, valid until the next call.
+  /// At most Workspace::limits().max_logit_rows rows.
+  TensorView head(std::span<const int32_t> rows);
+
+ private:
+  void layer(int64_t i, int64_t n_rows, PagedCache& cache, const AttentionMode& mode);
+  AttentionParams attention_params(int64_t i, const AttentionMode& mode) const;
+  bool turns_locally(int64_t i) const noexcept { return !local_frequencies_.empty() && config_.layer_slides(i); }
+
+  const ModelConfig& config_;
+  const Weights& weights_;
+  Backend& backend_;
+  Workspace& workspace_;
+  std::vector<float> frequencies_, local_frequencies_;  ///< [R/2]; the second is empty where all layers share one base.
+  float attention_scale_;
+  int64_t n_rows_ = 0;  ///< Of the last forward.
+};
+
+}  // namespace minillm
