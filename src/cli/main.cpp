@@ -1,2 +1,76 @@
-// main.cpp - the minillm command.
-int main() { return 2; }
+// main.cpp - the minillm command: picks the subcommand and turns what goes wrong into an exit code.
+// 0 done, 1 failed, 2 wrong usage, 130 interrupted, 141 when the reader of our output went away.
+#include <new>
+#include <utility>
+#include <vector>
+
+#include "commands.h"
+#include "minillm/error.h"
+#include "terminal.h"
+
+namespace minillm::cli {
+namespace {
+
+struct Subcommand {
+  const char* name;
+  const char* help;
+  Run (*add)(CLI::App&);
+};
+
+constexpr Subcommand kSubcommands[] = {
+    {"pull", "fetch a model into the model folder", add_pull},
+};
+
+int run_parsed(const std::vector<std::pair<CLI::App*, Run>>& commands) {
+  for (const auto& [app, run] : commands) {
+    if (!app->parsed()) continue;
+    const int exit_code = run();
+    flush();
+    return interrupted() ? kExitInterrupted : exit_code;
+  }
+  return kExitUsage;
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("MiniLLM: a language-model engine around FlashAttention and a paged KV cache.", "minillm");
+  app.set_version_flag("--version", std::string("minillm ") + MINILLM_VERSION);
+  app.require_subcommand(1);
+  app.footer("minillm COMMAND --help shows a command's options.");
+  std::vector<std::pair<CLI::App*, Run>> commands;
+  for (const Subcommand& subcommand : kSubcommands) {
+    CLI::App* sub = app.add_subcommand(subcommand.name, subcommand.help);
+    commands.emplace_back(sub, subcommand.add(*sub));
+  }
+  try {
+    app.parse(argc, argv);
+    return run_parsed(commands);
+  } catch (const CLI::ParseError& error) {
+    // CLI11 prints --help and --version on stdout and mistakes on stderr; its own codes are above 100.
+    return app.exit(error) == 0 ? kExitDone : kExitUsage;
+  } catch (const UsageError& error) {
+    print_error(error.what());
+    note("Run with --help for more information.");
+    return kExitUsage;
+  }
+}
+
+}  // namespace
+}  // namespace minillm::cli
+
+int main(int argc, char** argv) {
+  using namespace minillm::cli;
+  watch_for_interrupts();
+  try {
+    return run(argc, argv);
+  } catch (const BrokenPipe&) {
+    return kExitBrokenPipe;
+  } catch (const minillm::Error& error) {
+    if (error.code() == minillm::ErrorCode::kCancelled && interrupted()) return kExitInterrupted;
+    print_error(error.what());
+  } catch (const std::bad_alloc&) {
+    print_error("out of memory");
+  } catch (const std::exception& error) {
+    print_error(std::string("unexpected: ") + error.what());
+  }
+  return kExitFailed;
+}
