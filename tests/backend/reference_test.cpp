@@ -7,7 +7,6 @@
 #include "backend/backend.h"
 #include "minillm/metrics.h"
 #include "support/random.h"
-#include "support/sanitizer_options.h"
 
 namespace minillm {
 namespace {
