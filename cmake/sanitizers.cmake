@@ -7,3 +7,6 @@ if(MINILLM_SANITIZE)
   add_compile_options(${flags})
   add_link_options(${flags})
 endif()
+if(MINILLM_FUZZ)
+  add_compile_options(-fsanitize=fuzzer-no-link)  # Coverage of the library too, which the fuzzer steers by.
+endif()

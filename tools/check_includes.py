@@ -37,9 +37,9 @@ PUBLIC = {
     "error": "base", "types": "base", "tensor": "base", "config": "base",
     "metrics": "backend",
     "pull": "io",
-    "kv_cache": "kv",
+    "kv_cache": "kv", "attention": "kv", "attention": "kv",
     "tokenizer": "text", "chat": "text",
-    "model": "model", "attention": "model", "file_info": "model",
+    "model": "model", "file_info": "model",
     "engine": "engine", "generator": "engine", "minillm": "engine",
 }
 

@@ -17,11 +17,11 @@ struct ChatMessage {
 
 struct ChatRenderOptions {
   bool add_generation_prompt = true;
-  std::string bos_token, eos_token;
+  std::string bos_token = {}, eos_token = {};
   /// JSON array of tool definitions, or empty.
-  std::string tools_json;
+  std::string tools_json = {};
   /// More variables for the template; values are JSON.
-  std::vector<std::pair<std::string, std::string>> variables;
+  std::vector<std::pair<std::string, std::string>> variables = {};
 };
 
 class ChatTemplate {

@@ -29,9 +29,9 @@ struct GenerationOptions {
   float presence_penalty = 0.0f;    ///< Subtracted once from generated tokens; [-2, 2].
   float frequency_penalty = 0.0f;   ///< Subtracted for each time a token was generated; [-2, 2].
   uint64_t seed = 0;
-  std::vector<std::string> stop;        ///< Ends before the first of these texts; needs a tokenizer.
-  std::vector<TokenId> stop_token_ids;  ///< Ends at these tokens, besides the model's end tokens.
-  bool ignore_eos = false;              ///< Do not end at the model's end tokens.
+  std::vector<std::string> stop = {};        ///< Ends before the first of these texts; needs a tokenizer.
+  std::vector<TokenId> stop_token_ids = {};  ///< Ends at these tokens, besides the model's end tokens.
+  bool ignore_eos = false;                   ///< Do not end at the model's end tokens.
 
   /// Throws Error{kInvalidArgument} naming field, value and range. `vocab_size` bounds token ids.
   void validate(int64_t vocab_size) const;
@@ -57,7 +57,7 @@ struct EngineOptions {
   bool use_flash_attention = true;
   int64_t flash_block_size = 0;
   int64_t max_cache_tokens = 0;  ///< Tokens in the cache over all sequences; 0: max_batch times the context.
-  std::optional<Dtype> kv_dtype;
+  std::optional<Dtype> kv_dtype = {};
 };
 
 class Engine {

@@ -17,7 +17,7 @@ struct TextGeneratorOptions {
   const Tokenizer* tokenizer = nullptr;  ///< Needed for stop texts and for text in callbacks.
   int64_t max_batch = 16;
   int64_t prefill_chunk = 512;
-  std::optional<Dtype> kv_dtype;
+  std::optional<Dtype> kv_dtype = {};
 };
 
 struct Generation {

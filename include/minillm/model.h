@@ -17,20 +17,20 @@ namespace minillm {
 
 struct LoadOptions {
   Device device = {};
-  int n_threads = 0;              ///< 0: every core this process may use.
-  std::optional<Dtype> dtype;     ///< Store the weights as kF32, kF16 or kBF16; otherwise as the file has them.
-  std::optional<Dtype> kv_dtype;  ///< Storage type of caches made for this model; otherwise the config's.
-  int64_t context_length = 0;     ///< Raises or lowers the model's limit; 0 keeps it.
-  int64_t flash_block_size = 0;   ///< Key tile where a call gives 0; 0 lets the device choose, once, at load.
-  uint64_t seed = 0;              ///< Of random weights.
+  int n_threads = 0;                   ///< 0: every core this process may use.
+  std::optional<Dtype> dtype = {};     ///< Store the weights as kF32, kF16 or kBF16; otherwise as the file has them.
+  std::optional<Dtype> kv_dtype = {};  ///< Storage type of caches made for this model; otherwise the config's.
+  int64_t context_length = 0;          ///< Raises or lowers the model's limit; 0 keeps it.
+  int64_t flash_block_size = 0;        ///< Key tile where a call gives 0; 0 lets the device choose, once, at load.
+  uint64_t seed = 0;                   ///< Of random weights.
 };
 
 struct ForwardOptions {
-  KVCache* kv_cache = nullptr;      ///< Rows continue where the cache stands, and it grows. Null: the plain full-sequence call.
-  bool use_flash_attention = true;  ///< false: standard attention, which stores the whole score matrix.
-  int64_t flash_block_size = 0;     ///< Key tile in tokens, a power of two from 16 to 1024; 0: the model's choice.
-  std::vector<int64_t> lengths;     ///< Valid tokens of each row, [B], the rest is right padding; empty: all S.
-  bool last_logits_only = false;    ///< Logits of each row's last valid token only: [B, 1, V].
+  KVCache* kv_cache = nullptr;        ///< Rows continue where the cache stands, and it grows. Null: the plain full-sequence call.
+  bool use_flash_attention = true;    ///< false: standard attention, which stores the whole score matrix.
+  int64_t flash_block_size = 0;       ///< Key tile in tokens, a power of two from 16 to 1024; 0: the model's choice.
+  std::vector<int64_t> lengths = {};  ///< Valid tokens of each row, [B], the rest is right padding; empty: all S.
+  bool last_logits_only = false;      ///< Logits of each row's last valid token only: [B, 1, V].
 };
 
 class MiniLLM {

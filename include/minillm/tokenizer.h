@@ -58,10 +58,8 @@ class Tokenizer {
   /// The model's chat template (Jinja), or empty.
   const std::string& chat_template() const noexcept;
 
-  struct Impl;  ///< For the library's own loaders.
-
  private:
-  friend class StreamingDecoder;
+  struct Impl;
   explicit Tokenizer(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

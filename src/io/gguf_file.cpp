@@ -13,7 +13,7 @@
 #include "io/byte_reader.h"
 #include "io/gguf.h"
 #include "io/limits.h"
-#include "io/quoted.h"
+#include "io/printable.h"
 
 namespace minillm {
 namespace {
@@ -134,7 +134,7 @@ class Parser {
 
 void Parser::read_header() {
   const std::string_view magic = in_.text(kMagic.size(), "magic");
-  if (magic != kMagic) corrupt(in_, "magic: met ", quoted(magic), ", expected 'GGUF'");
+  if (magic != kMagic) corrupt(in_, "magic: met ", printable(magic), ", expected 'GGUF'");
   file_.version = in_.read<uint32_t>("version");
   if (file_.version == 0x0200'0000 || file_.version == 0x0300'0000)
     throw Error(ErrorCode::kUnsupported, in_.what(), ": a big-endian GGUF file (version bytes swapped); only little endian is read");
@@ -164,7 +164,7 @@ void Parser::read_pair(uint64_t index) {
   const auto length = in_.read<uint64_t>(where);
   if (length == 0 || length > limits::kKeyBytes) corrupt(in_, where, ": a name of ", length, " bytes, expected 1 to ", limits::kKeyBytes);
   std::string key(in_.text(length, where));
-  const std::string field = "key " + quoted(key);
+  const std::string field = "key " + printable(key);
   if (key.find('\0') != std::string::npos) corrupt(in_, field, ": holds a zero byte");
   const auto type = in_.read<uint32_t>(field);
   if (type >= kEnd) corrupt(in_, field, ": value type ", type, ", expected 0 to ", kEnd - 1);
@@ -276,7 +276,7 @@ void Parser::read_tensor(uint64_t index) {
     corrupt(in_, where, ": a name of ", length, " bytes, expected 1 to ", limits::kTensorNameBytes);
   SourceTensor tensor;
   tensor.name = in_.text(length, where);
-  const std::string field = "tensor " + quoted(tensor.name);
+  const std::string field = "tensor " + printable(tensor.name);
   if (tensor.name.find('\0') != std::string::npos) corrupt(in_, field, ": the name holds a zero byte");
 
   const auto rank = in_.read<uint32_t>(field);
@@ -312,9 +312,9 @@ void Parser::place_tensors() {
   for (size_t i = 0; i < offsets_.size(); ++i) {
     SourceTensor& tensor = file_.tensors[i];
     const uint64_t offset = offsets_[i];
-    if (offset % alignment_ != 0) corrupt(in_, "tensor ", quoted(tensor.name), ": offset ", offset, " is no multiple of ", alignment_);
+    if (offset % alignment_ != 0) corrupt(in_, "tensor ", printable(tensor.name), ": offset ", offset, " is no multiple of ", alignment_);
     if (offset > data_bytes || tensor.bytes > data_bytes - offset)
-      corrupt(in_, "tensor ", quoted(tensor.name), ": ", tensor.bytes, " bytes at offset ", offset, " of the data, which ends at ",
+      corrupt(in_, "tensor ", printable(tensor.name), ": ", tensor.bytes, " bytes at offset ", offset, " of the data, which ends at ",
               data_bytes, " (", missing_bytes(offset, tensor.bytes, data_bytes), " bytes are missing: was the file cut short?)");
     tensor.view.data = bytes_.subspan(data_start + offset, tensor.bytes).data();
   }
@@ -328,8 +328,8 @@ void Parser::check_overlaps(uint64_t data_start) const {
   for (size_t i = 1; i < order.size(); ++i) {
     const size_t before = order[i - 1], after = order[i];
     if (offsets_[before] + file_.tensors[before].bytes > offsets_[after])  // Both are inside the file: no overflow.
-      corrupt(in_, "tensors ", quoted(file_.tensors[before].name), " and ", quoted(file_.tensors[after].name), " share the byte at offset ",
-              data_start + offsets_[after]);
+      corrupt(in_, "tensors ", printable(file_.tensors[before].name), " and ", printable(file_.tensors[after].name),
+              " share the byte at offset ", data_start + offsets_[after]);
   }
 }
 

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "io/quoted.h"
+#include "io/printable.h"
 #include "minillm/error.h"
 
 namespace minillm {
@@ -14,7 +14,7 @@ const Family& family_of(std::string_view architecture) {
     if (family.name == architecture) return family;
     (known += known.empty() ? "" : ", ") += family.name;
   }
-  throw Error(ErrorCode::kUnsupported, "architecture ", quoted(architecture), ": expected one of ", known);
+  throw Error(ErrorCode::kUnsupported, "architecture ", printable(architecture), ": expected one of ", known);
 }
 
 }  // namespace minillm

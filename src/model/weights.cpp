@@ -6,7 +6,7 @@
 
 #include "base/bytes.h"
 #include "base/half.h"
-#include "io/quoted.h"
+#include "io/printable.h"
 #include "model/expected_tensors.h"
 #include "model/families.h"
 #include "model/random_values.h"
@@ -233,12 +233,10 @@ void check_tensors(const ModelConfig& config, const TensorSource& source) {
     check_tensor(source, expected);
     known.insert(std::move(expected.name));
   }
-  for (const SourceTensor& tensor : source.tensors()) {
-    const bool skipped = names.ignorable(tensor.name) || (config.tied_embeddings && names.is_copy_of_tied_table(tensor.name));
-    if (!known.contains(tensor.name) && !skipped)
-      throw Error(ErrorCode::kUnsupported, source.path(), ": tensor ", quoted(tensor.name), " is not part of a ", config.architecture,
+  for (const SourceTensor& tensor : source.tensors())
+    if (!known.contains(tensor.name) && !names.ignorable(tensor.name))
+      throw Error(ErrorCode::kUnsupported, source.path(), ": tensor ", printable(tensor.name), " is not part of a ", config.architecture,
                   " model of ", config.n_layers, " layers, expected only tensors that it reads");
-  }
 }
 
 Weights load_weights(const ModelConfig& config, const TensorSource& source, Backend& backend, std::optional<Dtype> convert_to) {
