@@ -2,6 +2,8 @@
 # MINILLM_ISA naming the namespace. Such files hold no inline function or container of the standard library that another
 # file might share: the linker keeps one copy of those, perhaps the AVX-512 one, for every CPU.
 # -O2 and no inter-procedural cloning: GCC 12 at -O3 spills the accumulators of the register tiles (docs/SPEED.md).
+# No contraction: a product and a sum become one instruction only where the code says so, so that two kernels that write the
+# same operations give the same bits. GCC 12 wrongly reports the AVX-512 intrinsics' own placeholders as uninitialised (PR 105593).
 set(minillm_isa_flags_scalar "")
 set(minillm_isa_flags_avx2 -mavx2 -mfma -mf16c)
 set(minillm_isa_flags_avx512_vnni ${minillm_isa_flags_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mprefer-vector-width=512)
@@ -16,7 +18,8 @@ function(minillm_isa_variants layer folder)
     add_library(minillm_${layer}_${isa} OBJECT ${sources})
     target_include_directories(minillm_${layer}_${isa} PRIVATE ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src)
     target_compile_definitions(minillm_${layer}_${isa} PRIVATE MINILLM_ISA=${isa} MINILLM_ISA_${isa}=1)
-    target_compile_options(minillm_${layer}_${isa} PRIVATE ${minillm_isa_flags_${isa}} -O2 $<$<CXX_COMPILER_ID:GNU>:-fno-ipa-cp>)
+    target_compile_options(minillm_${layer}_${isa} PRIVATE ${minillm_isa_flags_${isa}} -O2 -ffp-contract=off
+      $<$<CXX_COMPILER_ID:GNU>:-fno-ipa-cp -Wno-uninitialized -Wno-maybe-uninitialized>)
     target_link_libraries(minillm_${layer}_${isa} PRIVATE minillm_warnings)
     target_sources(minillm_${layer} PRIVATE $<TARGET_OBJECTS:minillm_${layer}_${isa}>)
   endforeach()

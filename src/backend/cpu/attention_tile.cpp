@@ -1,0 +1,282 @@
+// attention_tile.cpp - flash attention over one tile of rows: for each run, for each block of it: scores, softmax, values.
+// Source: Dao 2023, arXiv:2307.08691 (query tile stays, keys and values stream past, un-normalised o, one division at the end).
+#include "backend/cpu/attention_tile.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "base/bytes.h"
+
+namespace minillm::cpu {
+namespace {
+
+constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453;
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+/// Tiles of at least this many rows convert 16-bit keys and values once; smaller ones do it in registers as they read.
+constexpr int64_t kWidenFromRows = 2 * kRowGroup;
+
+int64_t aligned(int64_t bytes) { return round_up(bytes, 64); }
+
+void reset_run(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
+  std::fill_n(scratch.run_o, task.n_rows * job.padded_width(), 0.0f);
+  for (int64_t r = 0; r < task.n_rows; ++r) {
+    scratch.runs[r].max = kMinusInfinity;
+    std::fill_n(scratch.runs[r].sum, kKeyPanel, 0.0f);
+  }
+}
+
+void reset_totals(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
+  std::fill_n(scratch.total_o, task.n_rows * job.padded_width(), 0.0f);
+  std::fill_n(scratch.totals, task.n_rows, RowTotal{kMinusInfinity, 0.0f});
+}
+
+void softmax_rows(const AttentionJob& job, const AttentionTask& task, const BlockRows& rows, int64_t block_begin,
+                  const TileScratch& scratch) {
+  const int64_t group = job.group(), offset = job.sequences[static_cast<size_t>(task.sequence)].offset;
+  for (int64_t r = rows.begin; r < rows.end; ++r) {
+    const int64_t packed = task.row + r;
+    ScoreMap map = score_map(*job.params, task.kv_head * group + packed % group);
+    map.distance = offset + packed / group - block_begin;
+    job.kernels->softmax_block(scratch.scores + r * job.params->block_size, scratch.ranges[r], map, scratch.runs[r],
+                               scratch.run_o + r * job.padded_width(), job.padded_width());
+  }
+}
+
+/// Rows of `rows` that see any of the block's keys [begin, end).
+KeyRange rows_of_slice(const BlockRows& rows, const KeyRange* ranges, int64_t begin, int64_t end) {
+  KeyRange found{rows.begin, rows.end};
+  while (found.begin < found.end && ranges[found.begin].end <= begin) ++found.begin;
+  while (found.begin < found.end && ranges[found.end - 1].begin >= end) --found.end;
+  return found;
+}
+
+void close_run(const AttentionJob& job, const AttentionTask& task, int64_t run, const TileScratch& scratch) {
+  const int64_t width = job.padded_width();
+  for (int64_t r = 0; r < task.n_rows; ++r) {
+    const RowTotal part{scratch.runs[r].max, job.kernels->sum_lanes(scratch.runs[r].sum)};
+    const float* o = scratch.run_o + r * width;
+    if (task.partial < 0) {
+      job.kernels->merge(scratch.total_o + r * width, scratch.totals[r], o, part, width);
+      continue;
+    }
+    const int64_t slot = task.partial + (run - task.first_run) * task.n_rows + r;
+    std::copy_n(o, width, job.partial_o + slot * width);
+    job.partial_totals[slot] = part;
+  }
+}
+
+}  // namespace
+
+int64_t max_tile_rows(int64_t block_size) { return std::min(kMaxTileRows, kMaxTileScores / block_size / kRowGroup * kRowGroup); }
+
+int64_t TileScratch::bytes(int64_t head_dim) {
+  const auto floats = [](int64_t n) { return aligned(n * static_cast<int64_t>(sizeof(float))); };
+  const int64_t width = round_up(head_dim, kKeyPanel);
+  return floats(kMaxTileRows * head_dim) + 2 * floats(kMaxTileRows * width) + floats(kMaxTileScores) +
+         floats(kSlicePanels * kKeyPanel * width) + aligned(kMaxTileRows * static_cast<int64_t>(sizeof(RunState))) +
+         aligned(kMaxTileRows * static_cast<int64_t>(sizeof(RowTotal))) + aligned(kMaxTileRows * static_cast<int64_t>(sizeof(KeyRange)));
+}
+
+TileScratch TileScratch::carve(void* memory, int64_t head_dim) {
+  std::byte* at = static_cast<std::byte*>(memory);
+  const auto take = [&at]<typename T>(T*& part, int64_t n) {
+    part = reinterpret_cast<T*>(at);
+    at += aligned(n * static_cast<int64_t>(sizeof(T)));
+  };
+  const int64_t width = round_up(head_dim, kKeyPanel);
+  TileScratch scratch{};
+  take(scratch.q, kMaxTileRows * head_dim);
+  take(scratch.run_o, kMaxTileRows * width);
+  take(scratch.total_o, kMaxTileRows * width);
+  take(scratch.scores, kMaxTileScores);
+  take(scratch.slice, kSlicePanels * kKeyPanel * width);
+  take(scratch.runs, kMaxTileRows);
+  take(scratch.totals, kMaxTileRows);
+  take(scratch.ranges, kMaxTileRows);
+  return scratch;
+}
+
+ScoreMap score_map(const AttentionParams& params, int64_t head) {
+  const double cap = params.softcap, scale = params.scale;
+  ScoreMap map{};
+  map.scale = static_cast<float>(cap != 0.0 ? scale / cap : scale * kLog2E);
+  map.cap = static_cast<float>(cap * kLog2E);
+  map.slope = params.alibi_slopes.empty() ? 0.0f : static_cast<float>(-params.alibi_slopes[static_cast<size_t>(head)] * kLog2E);
+  return map;
+}
+
+PanelSet key_panels(const AttentionJob& job, const AttentionTask& task, int64_t first, int64_t n, bool widen, float* scratch) {
+  const AttentionSequence& sequence = job.sequences[static_cast<size_t>(task.sequence)];
+  const int64_t panel_floats = kKeyPanel * job.head_dim();
+  PanelSet set;
+  set.n = n;
+  set.element = widen ? KvElement::kF32 : job.kv.element;
+  for (int64_t i = 0; i < n; ++i) {
+    float* copy = scratch + i * panel_floats;
+    if (job.kv.storage == nullptr) {
+      const int64_t n_keys = sequence.offset + sequence.n_rows, key = (first + i) * kKeyPanel;
+      const int64_t stride = job.params->n_kv_heads * job.head_dim();
+      const float* k = job.kv.dense_k + (task.sequence * n_keys + key) * stride + task.kv_head * job.head_dim();
+      job.kernels->pack_panel(copy, k, stride, std::min(kKeyPanel, n_keys - key), job.head_dim());
+      set.panels[i] = copy;
+      continue;
+    }
+    const int64_t per_page = job.kv.storage->shape().page_tokens / kKeyPanel, panel = first + i;
+    set.panels[i] = job.kv.storage->key_panel(job.kv.layer, sequence.pages[panel / per_page], task.kv_head, panel % per_page);
+    if (job.kv.element == KvElement::kF32 || !widen) continue;
+    job.kernels->widen[static_cast<size_t>(job.kv.element)](copy, set.panels[i], panel_floats);
+    set.panels[i] = copy;
+  }
+  return set;
+}
+
+PanelSet value_panels(const AttentionJob& job, const AttentionTask& task, int64_t first, int64_t n, bool widen, float* scratch) {
+  const AttentionSequence& sequence = job.sequences[static_cast<size_t>(task.sequence)];
+  const int64_t width = job.padded_width();
+  PanelSet set;
+  set.n = n;
+  set.element = widen ? KvElement::kF32 : job.kv.element;
+  set.stride = width;
+  for (int64_t i = 0; i < n; ++i) {
+    float* copy = scratch + i * kKeyPanel * width;
+    if (job.kv.storage == nullptr) {
+      const int64_t n_keys = sequence.offset + sequence.n_rows, key = (first + i) * kKeyPanel;
+      const int64_t stride = job.params->n_kv_heads * job.head_dim();
+      const float* v = job.kv.dense_v + (task.sequence * n_keys + key) * stride + task.kv_head * job.head_dim();
+      if (width == job.head_dim()) {  // Rows are read in whole vectors and none past the last key: use them where they are.
+        set.panels[i] = v;
+        set.stride = stride;
+        continue;
+      }
+      for (int64_t s = 0; s < std::min(kKeyPanel, n_keys - key); ++s) std::copy_n(v + s * stride, job.head_dim(), copy + s * width);
+      set.panels[i] = copy;
+      continue;
+    }
+    const int64_t per_page = job.kv.storage->shape().page_tokens / kKeyPanel, panel = first + i;
+    set.panels[i] = job.kv.storage->value_panel(job.kv.layer, sequence.pages[panel / per_page], task.kv_head, panel % per_page);
+    if (job.kv.element == KvElement::kF32 || !widen) continue;
+    job.kernels->widen[static_cast<size_t>(job.kv.element)](copy, set.panels[i], kKeyPanel * width);
+    set.panels[i] = copy;
+  }
+  return set;
+}
+
+void gather_queries(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
+  const int64_t group = job.group(), width = job.head_dim(), first = job.sequences[static_cast<size_t>(task.sequence)].first_row;
+  for (int64_t r = 0; r < task.n_rows; ++r) {
+    const int64_t packed = task.row + r, head = task.kv_head * group + packed % group;
+    std::copy_n(job.q + ((first + packed / group) * job.params->n_heads + head) * width, width, scratch.q + r * width);
+  }
+}
+
+BlockRows visible_rows(const AttentionJob& job, const AttentionTask& task, int64_t block_begin, KeyRange* ranges) {
+  const AttentionSequence& sequence = job.sequences[static_cast<size_t>(task.sequence)];
+  const int64_t n_keys = std::max<int64_t>(0, sequence.offset + sequence.n_rows), block = job.params->block_size;
+  const Visibility visibility = job.visibility();
+  BlockRows rows;
+  for (int64_t r = 0; r < task.n_rows; ++r) {
+    const int64_t position = sequence.offset + (task.row + r) / job.group();
+    ranges[r].begin = std::clamp<int64_t>(visibility.begin(position) - block_begin, 0, block);
+    ranges[r].end = std::clamp<int64_t>(visibility.end(position, n_keys) - block_begin, 0, block);
+    if (ranges[r].begin >= ranges[r].end) continue;
+    if (rows.begin == rows.end) rows = {r, r, ranges[r].begin, 0};
+    rows.end = r + 1;
+    rows.key_end = ranges[r].end;  // Both ends never decrease from row to row.
+  }
+  return rows;
+}
+
+void block_scores(const AttentionJob& job, const AttentionTask& task, const BlockRows& rows, int64_t block_begin,
+                  const TileScratch& scratch) {
+  const int64_t block = job.params->block_size, last = ceil_div(rows.key_end, kKeyPanel);
+  const bool widen = rows.end - rows.begin >= kWidenFromRows;
+  for (int64_t panel = rows.key_begin / kKeyPanel; panel < last; panel += kSlicePanels) {
+    const int64_t n = std::min(kSlicePanels, last - panel);
+    const KeyRange seen = rows_of_slice(rows, scratch.ranges, panel * kKeyPanel, (panel + n) * kKeyPanel);
+    if (seen.begin >= seen.end) continue;
+    const PanelSet keys = key_panels(job, task, block_begin / kKeyPanel + panel, n, widen, scratch.slice);
+    job.kernels->scores[static_cast<size_t>(keys.element)]({.scores = scratch.scores + seen.begin * block + panel * kKeyPanel,
+                                                            .score_stride = block,
+                                                            .q = scratch.q + seen.begin * job.head_dim(),
+                                                            .q_stride = job.head_dim(),
+                                                            .n_rows = seen.end - seen.begin,
+                                                            .head_dim = job.head_dim(),
+                                                            .k_panels = keys.panels,
+                                                            .n_panels = n});
+  }
+}
+
+void block_values(const AttentionJob& job, const AttentionTask& task, const BlockRows& rows, int64_t block_begin,
+                  const TileScratch& scratch) {
+  const int64_t block = job.params->block_size, last = ceil_div(rows.key_end, kKeyPanel), width = job.padded_width();
+  const bool widen = rows.end - rows.begin >= kWidenFromRows;
+  for (int64_t panel = rows.key_begin / kKeyPanel; panel < last; panel += kSlicePanels) {
+    const int64_t n = std::min(kSlicePanels, last - panel);
+    const KeyRange seen = rows_of_slice(rows, scratch.ranges, panel * kKeyPanel, (panel + n) * kKeyPanel);
+    if (seen.begin >= seen.end) continue;
+    const PanelSet values = value_panels(job, task, block_begin / kKeyPanel + panel, n, widen, scratch.slice);
+    job.kernels->values[static_cast<size_t>(values.element)]({.o = scratch.run_o + seen.begin * width,
+                                                              .o_stride = width,
+                                                              .padded_width = width,
+                                                              .p = scratch.scores + seen.begin * block,
+                                                              .p_stride = block,
+                                                              .n_rows = seen.end - seen.begin,
+                                                              .ranges = scratch.ranges + seen.begin,
+                                                              .v_panels = values.panels,
+                                                              .v_stride = values.stride,
+                                                              .n_panels = n,
+                                                              .first_key = panel * kKeyPanel});
+  }
+}
+
+void attend_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
+  gather_queries(job, task, scratch);
+  reset_totals(job, task, scratch);
+  const int64_t run_tokens = job.run_tokens();
+  for (int64_t run = task.run_begin; run < task.run_end; ++run) {
+    reset_run(job, task, scratch);
+    for (int64_t block = run * run_tokens; block < (run + 1) * run_tokens; block += job.params->block_size) {
+      const BlockRows rows = visible_rows(job, task, block, scratch.ranges);
+      if (rows.begin == rows.end) continue;
+      block_scores(job, task, rows, block, scratch);
+      softmax_rows(job, task, rows, block, scratch);
+      block_values(job, task, rows, block, scratch);
+    }
+    close_run(job, task, run, scratch);
+  }
+  if (task.partial < 0) write_rows(job, task, scratch);
+}
+
+void merge_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
+  const int64_t width = job.padded_width();
+  reset_totals(job, task, scratch);
+  for (int64_t i = 0; i < task.tile_runs * task.n_rows; ++i) {
+    const int64_t r = i % task.n_rows, slot = task.partial + i;
+    job.kernels->merge(scratch.total_o + r * width, scratch.totals[r], job.partial_o + slot * width, job.partial_totals[slot], width);
+  }
+  write_rows(job, task, scratch);
+}
+
+void write_rows(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
+  const AttentionParams& params = *job.params;
+  const int64_t group = job.group(), width = job.padded_width(), first = job.sequences[static_cast<size_t>(task.sequence)].first_row;
+  if (!params.sinks.empty()) std::fill_n(scratch.run_o, width, 0.0f);  // A sink carries no value.
+  for (int64_t r = 0; r < task.n_rows; ++r) {
+    const int64_t packed = task.row + r, head = task.kv_head * group + packed % group;
+    float* o = scratch.total_o + r * width;
+    RowTotal& total = scratch.totals[r];
+    if (!params.sinks.empty()) {
+      const float sink = static_cast<float>(params.sinks[static_cast<size_t>(head)] * kLog2E);
+      if (sink != kMinusInfinity) job.kernels->merge(o, total, scratch.run_o, {sink, 1.0f}, width);
+    }
+    const int64_t index = (first + packed / group) * params.n_heads + head;
+    job.kernels->divide(job.out + index * job.head_dim(), o, total.sum, job.head_dim());
+    if (job.lse == nullptr) continue;
+    job.lse[index] = total.sum == 0.0f
+                         ? kMinusInfinity
+                         : static_cast<float>((static_cast<double>(total.max) + std::log2(static_cast<double>(total.sum))) * kLn2);
+  }
+}
+
+}  // namespace minillm::cpu

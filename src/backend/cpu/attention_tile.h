@@ -1,0 +1,102 @@
+// attention_tile.h - one task of an attention call: a tile of query rows over runs of keys, with a thread's own scratch.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "backend/backend.h"
+#include "backend/cpu/attention_kernels.h"
+#include "backend/cpu/attention_schedule.h"
+#include "backend/cpu/kv_storage.h"
+
+namespace minillm::cpu {
+
+inline constexpr int64_t kRunTokens = 512;  ///< Keys of a run, unless a block is longer (design.md section 6).
+inline constexpr int64_t kMaxTileRows = 96;
+inline constexpr int64_t kMaxTileScores = 32768;  ///< Rows times block size of a tile: 128 KiB, a small part of L2.
+inline constexpr int64_t kSlicePanels = 4;        ///< Panels handled at a time: 64 keys of 64 to 128 floats stay in L1.
+
+/// Where keys and values are: pages of a storage, or dense rows [B, Sk, G, D].
+struct KvSource {
+  const CpuKvStorage* storage = nullptr;  ///< Null for dense.
+  int64_t layer = 0;
+  const float* dense_k = nullptr;
+  const float* dense_v = nullptr;
+  KvElement element = KvElement::kF32;
+};
+
+/// One attention call; everything a task needs beside its own numbers.
+struct AttentionJob {
+  const AttentionKernels* kernels = nullptr;
+  const AttentionParams* params = nullptr;
+  std::span<const AttentionSequence> sequences;
+  KvSource kv;
+  const float* q = nullptr;    ///< [T, H, D]
+  float* out = nullptr;        ///< [T, H, D]
+  float* lse = nullptr;        ///< [T, H] or null
+  float* partial_o = nullptr;  ///< [partial rows][padded width]
+  RowTotal* partial_totals = nullptr;
+
+  int64_t head_dim() const noexcept { return params->head_dim; }
+  int64_t padded_width() const noexcept { return (params->head_dim + kKeyPanel - 1) / kKeyPanel * kKeyPanel; }
+  int64_t group() const noexcept { return params->n_heads / params->n_kv_heads; }
+  int64_t run_tokens() const noexcept { return params->block_size > kRunTokens ? params->block_size : kRunTokens; }
+  Visibility visibility() const noexcept { return {params->causal, params->window}; }
+};
+
+/// Tallest tile whose scores of one block fit.
+int64_t max_tile_rows(int64_t block_size);
+
+/// What a thread works in, laid out in one allocation.
+struct TileScratch {
+  float* q;        ///< [kMaxTileRows][D]
+  float* run_o;    ///< [kMaxTileRows][padded width]
+  float* total_o;  ///< the same
+  float* scores;   ///< [kMaxTileScores]
+  float* slice;    ///< [kSlicePanels][16][padded width]: keys or values in float32.
+  RunState* runs;  ///< [kMaxTileRows]
+  RowTotal* totals;
+  KeyRange* ranges;
+
+  static int64_t bytes(int64_t head_dim);
+  static TileScratch carve(void* memory, int64_t head_dim);
+};
+
+/// Scores of one head, before the block they are in is known (distance 0).
+ScoreMap score_map(const AttentionParams& params, int64_t head);
+
+/// Panels [first, first + n) of the keys (transposed) or values (rows) of one (sequence, key/value head).
+struct PanelSet {
+  const void* panels[kSlicePanels];
+  int64_t n = 0;
+  int64_t stride = 0;  ///< Values: elements from row to row.
+  KvElement element = KvElement::kF32;
+};
+/// `widen` converts 16-bit elements into `scratch` once, for tiles that use them many times; the conversion is exact.
+PanelSet key_panels(const AttentionJob& job, const AttentionTask& task, int64_t first, int64_t n, bool widen, float* scratch);
+PanelSet value_panels(const AttentionJob& job, const AttentionTask& task, int64_t first, int64_t n, bool widen, float* scratch);
+
+/// Runs one task of flash attention: writes the output rows, or partial rows where the tile is split.
+void attend_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch);
+/// Merges the partial rows of a split tile in order and writes the output rows.
+void merge_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch);
+/// Adds the sink, divides, and writes output and log-sum-exp of the task's rows from scratch.total_o and totals.
+void write_rows(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch);
+/// Gathers the task's rows of q into scratch.q.
+void gather_queries(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch);
+
+/// One block of keys: ranges and the rows that see anything of it.
+struct BlockRows {
+  int64_t begin = 0, end = 0;          ///< Rows of the tile with something to see; empty when equal.
+  int64_t key_begin = 0, key_end = 0;  ///< Keys of the block that any of them sees.
+};
+BlockRows visible_rows(const AttentionJob& job, const AttentionTask& task, int64_t block_begin, KeyRange* ranges);
+
+/// Raw q.k of the block's visible keys into scratch.scores, [n_rows][block_size].
+void block_scores(const AttentionJob& job, const AttentionTask& task, const BlockRows& rows, int64_t block_begin,
+                  const TileScratch& scratch);
+/// run_o += probabilities in scratch.scores times the block's values.
+void block_values(const AttentionJob& job, const AttentionTask& task, const BlockRows& rows, int64_t block_begin,
+                  const TileScratch& scratch);
+
+}  // namespace minillm::cpu

@@ -1,0 +1,56 @@
+// attention_math.h - 2^x and tanh on vectors, and the unrolled loops that register tiles are written with.
+#pragma once
+
+#include <utility>
+
+#include "backend/cpu/attention_kernels.h"
+#include "backend/cpu/isa/attention_vec.h"
+
+namespace minillm::cpu {
+namespace {
+
+constexpr int kVecsPerPanel = static_cast<int>(kKeyPanel) / kWidth;
+
+template <typename F, int... I>
+MINILLM_INLINE void unroll_over(F&& f, std::integer_sequence<int, I...>) {
+  (f(std::integral_constant<int, I>{}), ...);
+}
+/// f(0), ..., f(N - 1) with constant arguments. A loop over an array of accumulators would be kept in memory by GCC 12.
+template <int N, typename F>
+MINILLM_INLINE void unroll(F&& f) {
+  unroll_over(static_cast<F&&>(f), std::make_integer_sequence<int, N>{});
+}
+
+/// 2^x for x <= 0; exactly 1 at 0, 0 below -126 (no subnormals, so the result does not depend on how they are handled).
+/// x = n + f with |f| <= 1/2; 2^f by a minimax polynomial of degree 6: relative error 2e-9 before rounding, 1 ulp in all
+/// (attention_exp_test.cpp).
+MINILLM_INLINE Vec exp2_nonpositive(Vec x) {
+  const Vec lowest = broadcast(-126.0f);
+  const Vec clamped = max(lowest, x);  // In this order a NaN stays a NaN.
+  const Vec n = round(clamped), f = sub(clamped, n);
+  Vec p = broadcast(0.00015353361959569156f);
+  p = fma(p, f, broadcast(0.0013398875016719103f));
+  p = fma(p, f, broadcast(0.00961843691766262f));
+  p = fma(p, f, broadcast(0.055503323674201965f));
+  p = fma(p, f, broadcast(0.24022647738456726f));
+  p = fma(p, f, broadcast(0.6931471824645996f));
+  p = fma(p, f, broadcast(1.0f));
+  return select_below(x, lowest, zero(), scale_by_power(p, n));
+}
+
+/// tanh(x). Near 0 an odd polynomial (relative error 4e-9 before rounding up to 0.625), elsewhere (1 - e) / (1 + e) with e = exp(-2 |x|).
+MINILLM_INLINE Vec tanh(Vec x) {
+  const Vec size = abs(x), square = mul(x, x);
+  Vec p = broadcast(-0.005704984534531832f);
+  p = fma(p, square, broadcast(0.0206390842795372f));
+  p = fma(p, square, broadcast(-0.05373971536755562f));
+  p = fma(p, square, broadcast(0.13331441581249237f));
+  p = fma(p, square, broadcast(-0.3333328068256378f));
+  const Vec near = fma(mul(p, square), x, x);
+  const Vec e = exp2_nonpositive(mul(size, broadcast(-2.8853900817779268f)));  // -2 log2(e)
+  const Vec far = copy_sign(div(sub(broadcast(1.0f), e), add(broadcast(1.0f), e)), x);
+  return select_below(size, broadcast(0.625f), near, far);
+}
+
+}  // namespace
+}  // namespace minillm::cpu

@@ -1,0 +1,105 @@
+// attention_softmax.cpp - online softmax of one row: scores to probabilities, block by block, and the merge of runs.
+//   m' = max(m, scores); p = 2^(score - m'); l' = l 2^(m - m') + sum p; o' = o 2^(m - m') (the values are added elsewhere).
+// Source: Milakov & Gimelshein 2018, arXiv:1805.02867; Dao 2023, arXiv:2307.08691. A row without keys keeps m = -inf, l = 0, o = 0.
+#include "backend/cpu/isa/attention_math.h"
+#include "backend/cpu/isa/attention_tables.h"
+
+namespace minillm::cpu::MINILLM_ISA {
+namespace {
+
+/// 2^(a - b) for a <= b; 1 where both are -inf.
+MINILLM_INLINE float power_of_difference(float a, float b) {
+  if (a == b) return 1.0f;
+  float result[kWidth];
+  store(result, exp2_nonpositive(broadcast(a - b)));
+  return result[0];
+}
+
+MINILLM_INLINE void scale(float* o, float factor, int64_t padded_width) {
+  const Vec by = broadcast(factor);
+  for (int64_t i = 0; i < padded_width; i += kWidth) store(o + i, mul(load(o + i), by));
+}
+
+}  // namespace
+
+float map_scores(float* scores, KeyRange range, const ScoreMap& map) {
+  const Vec factor = broadcast(map.scale), cap = broadcast(map.cap), slope = broadcast(map.slope);
+  const Vec begin = broadcast(static_cast<float>(range.begin)), end = broadcast(static_cast<float>(range.end));
+  const Vec hidden = broadcast(kMinusInfinity);
+  Vec largest_so_far = hidden;
+  const int64_t first = range.begin / kKeyPanel * kKeyPanel;
+  for (int64_t s = first; s < range.end; s += kKeyPanel) {
+    const bool whole = s >= range.begin && s + kKeyPanel <= range.end;
+    unroll<kVecsPerPanel>([&](auto c) __attribute__((always_inline)) {
+      float* at = scores + s + c * kWidth;
+      const Vec key = add(broadcast(static_cast<float>(s + c * kWidth)), lane_indices());
+      Vec x = mul(load(at), factor);
+      if (map.cap != 0.0f) x = mul(cap, tanh(x));
+      if (map.slope != 0.0f) x = fma(slope, abs(sub(broadcast(static_cast<float>(map.distance)), key)), x);
+      if (!whole) x = select_below(key, begin, hidden, select_below(key, end, x, hidden));
+      largest_so_far = max(x, largest_so_far);
+      store(at, x);
+    });
+  }
+  return largest(largest_so_far);
+}
+
+void exponentials(float* scores, KeyRange range, float max_score, float* sum) {
+  const Vec highest = broadcast(max_score);
+  Vec sums[kVecsPerPanel];
+  unroll<kVecsPerPanel>([&](auto c) __attribute__((always_inline)) { sums[c] = load(sum + c * kWidth); });
+  for (int64_t s = range.begin / kKeyPanel * kKeyPanel; s < range.end; s += kKeyPanel) {
+    unroll<kVecsPerPanel>([&](auto c) __attribute__((always_inline)) {
+      float* at = scores + s + c * kWidth;
+      const Vec p = exp2_nonpositive(sub(load(at), highest));
+      sums[c] = add(sums[c], p);
+      store(at, p);
+    });
+  }
+  unroll<kVecsPerPanel>([&](auto c) __attribute__((always_inline)) { store(sum + c * kWidth, sums[c]); });
+}
+
+void softmax_block(float* scores, KeyRange range, const ScoreMap& map, RunState& state, float* o, int64_t padded_width) {
+  if (range.begin >= range.end) return;
+  const float block_max = map_scores(scores, range, map);
+  const float new_max = block_max > state.max ? block_max : state.max;
+  const float keep = power_of_difference(state.max, new_max);
+  if (keep != 1.0f) {  // Times 1 would change nothing.
+    scale(state.sum, keep, kKeyPanel);
+    scale(o, keep, padded_width);
+  }
+  state.max = new_max;
+  // All scores -inf (overflow of q.k): against 0 they become probabilities of 0, not NaN.
+  exponentials(scores, range, new_max == kMinusInfinity ? 0.0f : new_max, state.sum);
+}
+
+float sum_lanes(const float* sum) {
+  float lanes[kKeyPanel];
+  for (int64_t i = 0; i < kKeyPanel; ++i) lanes[i] = sum[i];
+  for (int64_t half = kKeyPanel / 2; half > 0; half /= 2)
+    for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
+void merge(float* total_o, RowTotal& total, const float* o, RowTotal part, int64_t padded_width) {
+  const float new_max = part.max > total.max ? part.max : total.max;
+  const float keep = power_of_difference(total.max, new_max), take = power_of_difference(part.max, new_max);
+  const Vec keep_all = broadcast(keep), take_all = broadcast(take);
+  for (int64_t i = 0; i < padded_width; i += kWidth) store(total_o + i, fma(load(o + i), take_all, mul(load(total_o + i), keep_all)));
+  total.sum = total.sum * keep;
+  total.sum += part.sum * take;
+  total.max = new_max;
+}
+
+void divide(float* out, const float* o, float sum, int64_t head_dim) {
+  if (sum == 0.0f) {
+    for (int64_t i = 0; i < head_dim; ++i) out[i] = 0.0f;
+    return;
+  }
+  const Vec by = broadcast(sum);
+  int64_t i = 0;
+  for (; i + kWidth <= head_dim; i += kWidth) store(out + i, div(load(o + i), by));
+  for (; i < head_dim; ++i) out[i] = o[i] / sum;
+}
+
+}  // namespace minillm::cpu::MINILLM_ISA

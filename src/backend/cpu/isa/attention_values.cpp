@@ -1,0 +1,98 @@
+// attention_values.cpp - o += p v for a tile of rows: lanes are elements of the head, one chain over the keys in order.
+// Register tile: kRows rows x kVecs vectors of o; each key loads kVecs vectors of v and broadcasts kRows probabilities.
+// The rows of a tile see different keys at the edges of a causal or sliding mask. Keys that all of them see go through the
+// register tile; those at either edge are added row by row, so that no row ever multiplies a key it does not see.
+#include "backend/cpu/isa/attention_math.h"
+#include "backend/cpu/isa/attention_tables.h"
+
+namespace minillm::cpu::MINILLM_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kRows = 6, kVecs = 4;
+#elif defined(__AVX2__)
+constexpr int kRows = 6, kVecs = 2;
+#else
+constexpr int kRows = 3, kVecs = 4;
+#endif
+
+/// Keys [range) of the block into `Rows` rows, `Vecs` vectors of o from element `column`.
+template <typename Element, int Rows, int Vecs>
+void value_block(const ValueTile& tile, int64_t row, int64_t column, KeyRange range) {
+  float* o = tile.o + row * tile.o_stride + column;
+  const float* p = tile.p + row * tile.p_stride;
+  Vec sum[Rows][Vecs];
+  unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+    unroll<Vecs>([&](auto c) __attribute__((always_inline)) { sum[r][c] = load(o + r * tile.o_stride + c * kWidth); });
+  });
+  for (int64_t key = range.begin; key < range.end;) {
+    const int64_t in_tile = key - tile.first_key, slot = in_tile % kKeyPanel;
+    const int64_t panel_end = key - slot + kKeyPanel, end = panel_end < range.end ? panel_end : range.end;
+    const Element* v = static_cast<const Element*>(tile.v_panels[in_tile / kKeyPanel]) + slot * tile.v_stride + column;
+    for (; key < end; ++key, v += tile.v_stride) {
+      Vec values[Vecs];
+      unroll<Vecs>([&](auto c) __attribute__((always_inline)) { values[c] = load(v + c * kWidth); });
+      unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+        const Vec weight = broadcast(p[r * tile.p_stride + key]);
+        unroll<Vecs>([&](auto c) __attribute__((always_inline)) { sum[r][c] = fma(weight, values[c], sum[r][c]); });
+      });
+    }
+  }
+  unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+    unroll<Vecs>([&](auto c) __attribute__((always_inline)) { store(o + r * tile.o_stride + c * kWidth, sum[r][c]); });
+  });
+}
+
+template <typename Element, int Rows>
+void value_rows(const ValueTile& tile, int64_t row, KeyRange range) {
+  if (range.begin >= range.end) return;
+  int64_t column = 0;
+  for (; column + kVecs * kWidth <= tile.padded_width; column += kVecs * kWidth)
+    value_block<Element, Rows, kVecs>(tile, row, column, range);
+  for (; column < tile.padded_width; column += kKeyPanel) value_block<Element, Rows, kVecsPerPanel>(tile, row, column, range);
+}
+
+template <typename Element, int... Rows>
+void value_group(const ValueTile& tile, int64_t row, int64_t n_rows, KeyRange range, std::integer_sequence<int, Rows...>) {
+  using Group = void (*)(const ValueTile&, int64_t, KeyRange);
+  static constexpr Group kGroups[] = {value_rows<Element, Rows + 1>...};
+  kGroups[n_rows - 1](tile, row, range);
+}
+
+MINILLM_INLINE KeyRange intersect(KeyRange a, KeyRange b) { return {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end}; }
+
+template <typename Element>
+void values(const ValueTile& tile) {
+  constexpr auto kRowCounts = std::make_integer_sequence<int, kRows>{};
+  const KeyRange here{tile.first_key, tile.first_key + tile.n_panels * kKeyPanel};
+  for (int64_t row = 0; row < tile.n_rows; row += kRows) {
+    const int64_t left = tile.n_rows - row, n = left < kRows ? left : kRows;
+    // Both ends never decrease, so the first row has the earliest of each and the last row the latest.
+    const KeyRange common = intersect(here, {tile.ranges[row + n - 1].begin, tile.ranges[row].end});
+    const bool any = common.begin < common.end;
+    if (any) {
+      for (int64_t r = row; r < row + n; ++r) value_rows<Element, 1>(tile, r, intersect(here, {tile.ranges[r].begin, common.begin}));
+      value_group<Element>(tile, row, n, common, kRowCounts);
+    }
+    for (int64_t r = row; r < row + n; ++r) {
+      const KeyRange rest = intersect(here, tile.ranges[r]);
+      value_rows<Element, 1>(tile, r, any ? KeyRange{common.end, rest.end} : rest);
+    }
+  }
+}
+
+}  // namespace
+
+ValuesFunction values_function(KvElement element) noexcept {
+  switch (element) {
+    case KvElement::kF32:
+      return values<float>;
+    case KvElement::kF16:
+      return values<F16>;
+    case KvElement::kBF16:
+      return values<BF16>;
+  }
+  return nullptr;
+}
+
+}  // namespace minillm::cpu::MINILLM_ISA
