@@ -58,8 +58,10 @@ class Tokenizer {
   /// The model's chat template (Jinja), or empty.
   const std::string& chat_template() const noexcept;
 
+  struct Impl;  ///< For the library's own loaders.
+
  private:
-  struct Impl;
+  friend class StreamingDecoder;
   explicit Tokenizer(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

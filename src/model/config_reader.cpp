@@ -132,6 +132,9 @@ void derive(ModelConfig& config, const Family& family, const TensorSource& sourc
   if (config.sliding_window > 0) {
     if (!reader.has("attention.sliding_window_pattern")) config.sliding_pattern = family.sliding_pattern;
     if (config.local_rope_base == 0.0f) config.local_rope_base = family.local_rope_base;
+  } else {
+    config.sliding_pattern = 0;
+    config.local_rope_base = 0.0f;
   }
   if (family.scaled_embeddings) config.embedding_scale = std::sqrt(static_cast<float>(config.hidden_size));
   // Gemma 3 27B alone divides by sqrt(E / H) = sqrt(168) instead of sqrt(D); its GGUF does not say so.
@@ -139,7 +142,7 @@ void derive(ModelConfig& config, const Family& family, const TensorSource& sourc
     config.attention_scale = 1.0f / std::sqrt(static_cast<float>(config.hidden_size / config.n_heads));
 
   const TensorNames names(source.names_are_gguf());
-  config.tied_embeddings = source.find(names.output()) == nullptr;
+  config.tied_embeddings = source.boolean(reader.key("tie_word_embeddings"), source.find(names.output()) == nullptr);
   config.qkv_bias = family.qkv_bias || source.find(names.layer(0, LayerTensor::kQBias)) != nullptr;
 }
 

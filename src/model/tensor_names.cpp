@@ -45,5 +45,6 @@ std::string TensorNames::layer(int64_t index, LayerTensor tensor) const {
 }
 
 bool TensorNames::ignorable(std::string_view name) const { return name.ends_with("rotary_emb.inv_freq"); }
+bool TensorNames::is_copy_of_tied_table(std::string_view name) const { return !gguf_ && name == output(); }
 
 }  // namespace minillm

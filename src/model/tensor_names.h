@@ -41,6 +41,8 @@ class TensorNames {
   std::string rope_factors() const { return gguf_ ? "rope_freqs.weight" : ""; }
   /// Tensors that files carry but no graph reads: tables that can be computed.
   bool ignorable(std::string_view name) const;
+  /// Checkpoints with tied embeddings sometimes store the table twice.
+  bool is_copy_of_tied_table(std::string_view name) const;
 
  private:
   bool gguf_, post_norms_;

@@ -233,10 +233,12 @@ void check_tensors(const ModelConfig& config, const TensorSource& source) {
     check_tensor(source, expected);
     known.insert(std::move(expected.name));
   }
-  for (const SourceTensor& tensor : source.tensors())
-    if (!known.contains(tensor.name) && !names.ignorable(tensor.name))
+  for (const SourceTensor& tensor : source.tensors()) {
+    const bool skipped = names.ignorable(tensor.name) || (config.tied_embeddings && names.is_copy_of_tied_table(tensor.name));
+    if (!known.contains(tensor.name) && !skipped)
       throw Error(ErrorCode::kUnsupported, source.path(), ": tensor ", printable(tensor.name), " is not part of a ", config.architecture,
                   " model of ", config.n_layers, " layers, expected only tensors that it reads");
+  }
 }
 
 Weights load_weights(const ModelConfig& config, const TensorSource& source, Backend& backend, std::optional<Dtype> convert_to) {

@@ -7,6 +7,7 @@
 #include "backend/backend.h"
 #include "minillm/metrics.h"
 #include "support/random.h"
+#include "support/sanitizer_options.h"
 
 namespace minillm {
 namespace {

@@ -1,0 +1,106 @@
+// file_info.cpp - what a file holds, and the memory that running it takes.
+#include "minillm/file_info.h"
+
+#include <algorithm>
+#include <sstream>
+
+#include "backend/kv_storage.h"
+#include "base/bytes.h"
+#include "io/tensor_source.h"
+#include "model/config_reader.h"
+#include "model/model_impl.h"
+#include "model/weights.h"
+#include "model/workspace.h"
+
+namespace minillm {
+namespace {
+
+constexpr size_t kLongestText = 120;
+constexpr size_t kShownElements = 6;
+constexpr int64_t kPanelRows = 16;  // Packed weights are stored 16 rows at a time.
+
+/// `text` with control bytes escaped, cut at about kLongestText bytes but never inside a UTF-8 sequence.
+std::string shown(const std::string& text) {
+  constexpr std::string_view kHex = "0123456789abcdef";
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const bool starts_character = (byte & 0xC0u) != 0x80u;
+    if (out.size() >= kLongestText && starts_character) return out + "... (" + std::to_string(text.size()) + " bytes)";
+    if (byte == '\n')
+      out += "\\n";
+    else if (byte == '\t')
+      out += "\\t";
+    else if (byte < 0x20 || byte == 0x7F)
+      (out += "\\x") += {kHex[byte >> 4], kHex[byte & 15]};
+    else
+      out += text[i];
+  }
+  return out;
+}
+
+std::string text_of(bool value) { return value ? "true" : "false"; }
+std::string text_of(const std::string& value) { return shown(value); }
+template <typename Number>
+requires std::is_arithmetic_v<Number> std::string text_of(Number value) {
+  std::ostringstream out;
+  out << value;
+  return out.str();
+}
+
+template <typename Element>
+std::string text_of(const std::vector<Element>& values) {
+  std::string out = "[";
+  for (size_t i = 0; i < std::min(values.size(), kShownElements); ++i) (out += i == 0 ? "" : ", ") += text_of(values[i]);
+  if (values.size() > kShownElements) out += ", ... (" + std::to_string(values.size()) + " elements)";
+  return out + "]";
+}
+
+}  // namespace
+
+FileInfo inspect(const std::string& path) {
+  const std::unique_ptr<TensorSource> source = open_tensor_source(path);
+  FileInfo info;
+  info.path = path;
+  info.format = source->format();
+  info.config = read_config(*source);
+  check_tensors(info.config, *source);
+  for (const auto& [key, value] : source->metadata())
+    info.metadata.emplace_back(shown(key), std::visit([](const auto& typed) { return text_of(typed); }, value));
+  std::ranges::sort(info.metadata);
+  for (const SourceTensor& tensor : source->tensors()) {
+    const auto begin = tensor.view.shape.begin();
+    info.tensors.push_back({shown(tensor.name), tensor.view.dtype, {begin, begin + tensor.view.rank}, tensor.bytes});
+    info.tensor_bytes += tensor.bytes;
+  }
+  return info;
+}
+
+MemoryPlan plan_memory(const FileInfo& info, int64_t context, int64_t batch, Dtype kv_dtype) {
+  if (context < 1 || batch < 1)
+    throw Error(ErrorCode::kInvalidArgument, "plan_memory: context ", context, ", batch ", batch, ", expected at least 1 of each");
+  const ModelConfig& config = info.config;
+  MemoryPlan plan;
+  for (const TensorInfo& tensor : info.tensors) {
+    const bool is_matrix = tensor.shape.size() == 2;
+    const int64_t rows = is_matrix ? round_up(tensor.shape[0], kPanelRows) : 1;
+    const int64_t row_length = is_matrix ? tensor.shape[1] : static_cast<int64_t>(tensor.shape.empty() ? 1 : tensor.shape[0]);
+    plan.weights += rows * static_cast<int64_t>(row_bytes(is_matrix ? tensor.dtype : Dtype::kF32, row_length));
+  }
+  const KvShape pages{.n_layers = config.n_layers,
+                      .n_kv_heads = config.n_kv_heads,
+                      .head_dim = config.head_dim,
+                      .page_tokens = kPageTokens,
+                      .dtype = kv_dtype};
+  plan.kv_cache = batch * ceil_div(context, kPageTokens) * pages.page_bytes();
+  const int64_t max_rows = std::max(kStepRows, batch);
+  const int64_t logit_rows = std::min(std::max<int64_t>(batch, 16), logit_rows_at_once(config, max_rows));
+  plan.workspace = workspace_bytes(config, {.max_rows = max_rows, .max_logit_rows = logit_rows, .max_sequences = batch});
+  // The backend's scratch of a step: normalised rows, the widest product, and the gated rows.
+  const int64_t widest = std::max({config.q_size() + 2 * config.kv_size(), 2 * config.ffn_size, config.hidden_size});
+  plan.workspace +=
+      max_rows * static_cast<int64_t>(sizeof(float)) * (config.hidden_size + widest + std::max(config.ffn_size, config.hidden_size));
+  return plan;
+}
+
+}  // namespace minillm

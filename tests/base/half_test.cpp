@@ -1,0 +1,88 @@
+// half_test.cpp - the 16-bit types: widening is exact for all 65,536 values, narrowing goes to nearest even.
+#include "base/half.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+namespace minillm {
+namespace {
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+/// The value of a binary float with 1 + exponent_bits + mantissa_bits bits, by its definition (IEEE 754, 3.4).
+double by_definition(uint32_t bits, int exponent_bits, int mantissa_bits) {
+  const uint32_t mantissa = bits & ((1u << mantissa_bits) - 1), exponent = (bits >> mantissa_bits) & ((1u << exponent_bits) - 1);
+  const int bias = (1 << (exponent_bits - 1)) - 1;
+  const double sign = (bits >> (exponent_bits + mantissa_bits)) != 0 ? -1 : 1;
+  if (exponent == (1u << exponent_bits) - 1) return mantissa != 0 ? std::nan("") : sign * HUGE_VAL;
+  if (exponent == 0) return sign * std::ldexp(mantissa, 1 - bias - mantissa_bits);
+  return sign * std::ldexp((1u << mantissa_bits) + mantissa, static_cast<int>(exponent) - bias - mantissa_bits);
+}
+
+struct Format {
+  const char* name;
+  int exponent_bits, mantissa_bits;
+  float (*widen)(uint16_t);
+  uint16_t (*narrow)(float);
+  uint16_t infinity;
+};
+const Format kFormats[] = {{"half", 5, 10, half_to_float, float_to_half, 0x7C00},
+                           {"bfloat16", 8, 7, bfloat16_to_float, float_to_bfloat16, 0x7F80}};
+
+TEST(Half, WideningIsExactAndNarrowingBringsEachValueBack) {
+  for (const Format& f : kFormats)
+    for (uint32_t bits = 0; bits < 0x10000; ++bits) {
+      const uint16_t x = static_cast<uint16_t>(bits);
+      const float wide = f.widen(x);
+      const double want = by_definition(bits, f.exponent_bits, f.mantissa_bits);
+      if (std::isnan(want)) {
+        ASSERT_TRUE(std::isnan(wide)) << f.name << " " << bits;
+        ASSERT_TRUE(std::isnan(f.widen(f.narrow(wide)))) << f.name << " " << bits;
+      } else {
+        ASSERT_EQ(static_cast<double>(wide), want) << f.name << " " << bits;
+        ASSERT_EQ(std::signbit(wide), bits >= 0x8000) << f.name << " " << bits;
+        ASSERT_EQ(f.narrow(wide), x) << f.name << " " << bits;
+      }
+    }
+}
+
+TEST(Half, NarrowingGoesToTheNearestAndTiesToEven) {
+  for (const Format& f : kFormats)
+    for (uint16_t x = 0; x + 1 < f.infinity; ++x) {  // Every gap between two finite neighbours.
+      const uint16_t next = static_cast<uint16_t>(x + 1);
+      const float low = f.widen(x), high = f.widen(next);
+      const float middle = static_cast<float>((static_cast<double>(low) + static_cast<double>(high)) / 2);  // Exact in float32.
+      const uint16_t even = x % 2 == 0 ? x : next;
+      ASSERT_EQ(f.narrow(middle), even) << f.name << " " << x;
+      ASSERT_EQ(f.narrow(std::nextafter(middle, 0.0f)), x) << f.name << " " << x;
+      ASSERT_EQ(f.narrow(std::nextafter(middle, kInfinity)), next) << f.name << " " << x;
+      ASSERT_EQ(f.narrow(-middle), even | 0x8000) << f.name << " " << x;
+    }
+}
+
+TEST(Half, NarrowingOverflowsToInfinityPastHalfAStep) {
+  for (const Format& f : kFormats) {
+    const double largest = by_definition(f.infinity - 1u, f.exponent_bits, f.mantissa_bits);
+    const double step = largest - by_definition(f.infinity - 2u, f.exponent_bits, f.mantissa_bits);
+    const float border = static_cast<float>(largest + step / 2);
+    EXPECT_EQ(f.narrow(border), f.infinity) << f.name;  // A tie goes to even, which is infinity.
+    EXPECT_EQ(f.narrow(std::nextafter(border, 0.0f)), f.infinity - 1) << f.name;
+    EXPECT_EQ(f.narrow(kInfinity), f.infinity) << f.name;
+    EXPECT_EQ(f.narrow(-kInfinity), f.infinity | 0x8000) << f.name;
+    EXPECT_EQ(f.narrow(std::numeric_limits<float>::max()), f.infinity) << f.name;
+  }
+}
+
+TEST(Half, NarrowingKeepsNanAndFlushesTheTiniest) {
+  for (const Format& f : kFormats) {
+    for (const uint32_t nan : {0x7F800001u, 0x7FC00000u, 0xFFFFFFFFu, 0xFF800001u})
+      EXPECT_TRUE(std::isnan(f.widen(f.narrow(std::bit_cast<float>(nan))))) << f.name << " " << nan;
+    EXPECT_EQ(f.narrow(std::numeric_limits<float>::denorm_min()), 0) << f.name;
+    EXPECT_EQ(f.narrow(-0.0f), 0x8000) << f.name;
+  }
+}
+
+}  // namespace
+}  // namespace minillm
