@@ -1,5 +1,6 @@
 // support.cpp - makes every support header compile on its own.
 #include "support/gguf_writer.h"
 #include "support/models.h"
+#include "support/quantised.h"
 #include "support/random.h"
 #include "support/temp_folder.h"

@@ -1,0 +1,62 @@
+// isa.cpp - the processor's answer to CPUID, through the compiler's runtime, which also asks whether the registers are enabled.
+#include "backend/cpu/isa.h"
+
+#include <string>
+
+#include "minillm/error.h"
+
+namespace minillm::cpu {
+namespace {
+
+constexpr Isa kAll[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512Vnni, Isa::kAvx512Bf16};
+
+}  // namespace
+
+std::string_view name_of(Isa isa) noexcept {
+  switch (isa) {
+    case Isa::kScalar:
+      return "scalar";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512Vnni:
+      return "avx512_vnni";
+    case Isa::kAvx512Bf16:
+      return "avx512_bf16";
+  }
+  return "?";
+}
+
+bool is_supported(Isa isa) noexcept {
+  switch (isa) {
+    case Isa::kScalar:
+      return true;
+    case Isa::kAvx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+    case Isa::kAvx512Vnni:
+      return is_supported(Isa::kAvx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
+    case Isa::kAvx512Bf16:
+      return is_supported(Isa::kAvx512Vnni) && __builtin_cpu_supports("avx512bf16");
+  }
+  return false;
+}
+
+std::span<const Isa> all_isas() noexcept { return kAll; }
+
+Isa choose_isa(std::string_view forced) {
+  Isa best = Isa::kScalar;
+  std::string known;
+  for (Isa isa : kAll) {
+    if (is_supported(isa)) best = isa;
+    if (forced != name_of(isa)) {
+      (known += known.empty() ? "" : ", ") += name_of(isa);
+      continue;
+    }
+    if (!is_supported(isa)) throw Error(ErrorCode::kUnsupported, "MINILLM_ISA=", forced, ": this processor does not have it");
+    return isa;
+  }
+  if (!forced.empty()) throw Error(ErrorCode::kInvalidArgument, "MINILLM_ISA=", forced, ": expected one of ", known);
+  return best;
+}
+
+}  // namespace minillm::cpu

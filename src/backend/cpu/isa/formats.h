@@ -1,0 +1,108 @@
+// formats.h - one unit of a panel, taken out of its format in registers; see panel.h for the bytes.
+#pragma once
+
+#include "backend/cpu/isa/vec.h"
+#include "backend/cpu/kernels.h"
+
+namespace minillm::cpu::MINILLM_ISA {
+
+/// Codes of k-quads 2 J and 2 J + 1 of a unit: 16 rows x 4 k each.
+struct CodePair {
+  Bytes even, odd;
+};
+
+/// Moves bit From of every byte to bit To (and `mask`s it there).
+template <int From, int To>
+MINILLM_INLINE Bytes move_bits(Bytes v, Bytes mask) {
+  if constexpr (From < To)
+    return bit_and(shift_left<To - From>(v), mask);
+  else if constexpr (From > To)
+    return bit_and(shift_right<From - To>(v), mask);
+  else
+    return bit_and(v, mask);
+}
+
+template <Dtype D, int J>
+MINILLM_INLINE CodePair load_codes(const uint8_t* unit) {
+  if constexpr (D == Dtype::kQ8_0) {
+    return {load_bytes(unit + 128 * J), load_bytes(unit + 128 * J + 64)};
+  } else {
+    constexpr PanelFormat kLayout = panel_format(D);
+    const Bytes nibble = splat_byte(15), both = load_bytes(unit + 64 * J);
+    CodePair codes = {bit_and(both, nibble), move_bits<4, 0>(both, nibble)};
+    if constexpr (kLayout.upper == 64) {
+      const Bytes upper = load_bytes(unit + kLayout.codes), mask = splat_byte(16);
+      codes.even = bit_or(codes.even, move_bits<2 * J, 4>(upper, mask));
+      codes.odd = bit_or(codes.odd, move_bits<2 * J + 1, 4>(upper, mask));
+    } else if constexpr (kLayout.upper == 128) {
+      const Bytes upper = load_bytes(unit + kLayout.codes + 64 * (J / 2)), mask = splat_byte(48);
+      codes.even = bit_or(codes.even, move_bits<4 * (J % 2), 4>(upper, mask));
+      codes.odd = bit_or(codes.odd, move_bits<4 * (J % 2) + 2, 4>(upper, mask));
+    }
+    return codes;
+  }
+}
+
+/// d and m (or dmin) of a block of 256; unused by the formats of 32.
+struct Header {
+  Floats d, m;
+};
+
+template <Dtype D>
+MINILLM_INLINE Header load_header(const uint8_t* block) {
+  constexpr PanelFormat kLayout = panel_format(D);
+  Header header = {zeros(), zeros()};
+  if constexpr (kLayout.header > 0) header.d = load_half(block);
+  if constexpr (kLayout.header > 32) header.m = load_half(block + 32);
+  return header;
+}
+
+/// scale[H] of a unit's half H; formats with one scale a unit have it in H = 0. Every product here is exact in float32.
+template <Dtype D, int H>
+MINILLM_INLINE Floats load_scale(const Header& header, const uint8_t* unit) {
+  constexpr PanelFormat kLayout = panel_format(D);
+  const uint8_t* scales = unit + kLayout.codes + kLayout.upper;
+  if constexpr (kLayout.header == 0)
+    return load_half(scales);
+  else if constexpr (unit_kind(D) == UnitKind::kHalves)
+    return mul(header.d, load_i8(scales + 16 * H));
+  else
+    return mul(header.d, load_u8(scales));
+}
+
+template <Dtype D>
+MINILLM_INLINE Floats load_offset(const Header& header, const uint8_t* unit) {
+  constexpr PanelFormat kLayout = panel_format(D);
+  const uint8_t* scales = unit + kLayout.codes + kLayout.upper;
+  if constexpr (kLayout.header == 0)
+    return load_half(scales + 32);
+  else
+    return sub(splat(-0.0f), mul(header.m, load_u8(scales + 16)));
+}
+
+/// The one way a unit (or half of one) enters an output: sum + (float)dot * (weight scale * activation scale).
+/// With two terms the activation is 128 high + low, so dot is too.
+template <int Terms>
+MINILLM_INLINE Floats add_unit(Floats sum, Ints high, Ints low, Floats weight_scale, Floats activation_scale) {
+  const Ints total = Terms == 2 ? add(shift_left(high, 7), low) : low;
+  return fma(to_floats(total), mul(weight_scale, activation_scale), sum);
+}
+
+/// What `low` starts from: -zero * sum of the activations, so that the products with `code` become those with `code - zero`.
+template <UnitKind Kind>
+MINILLM_INLINE Ints start_of_dot(const int32_t* negative_sum, int shift) {
+  if constexpr (Kind == UnitKind::kOffset || (Kind == UnitKind::kWide && kWideIsSigned))
+    return splat_int(0);
+  else
+    return shift_left(splat_int(*negative_sum), shift);
+}
+
+template <UnitKind Kind>
+MINILLM_INLINE Ints dot_codes(Ints sums, Bytes weights, FourCodes codes) {
+  if constexpr (Kind == UnitKind::kWide)
+    return dot_wide(sums, weights, codes);
+  else
+    return dot(sums, weights, codes);
+}
+
+}  // namespace minillm::cpu::MINILLM_ISA

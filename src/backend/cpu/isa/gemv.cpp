@@ -1,0 +1,114 @@
+// gemv.cpp - products of one row of activations with packed weights: what decoding spends its time on.
+// Layout:  panel.h. Four panels are read side by side: one stream a thread does not fill the memory system, and one broadcast
+//          of activations serves four products.
+// Cost:    reads each weight byte once: bandwidth-bound. About 13 cycles a unit of 4-bit weights (512 of them) a panel.
+#include "backend/cpu/isa/formats.h"
+#include "backend/cpu/isa/tables.h"
+
+namespace minillm::cpu::MINILLM_ISA {
+namespace {
+
+constexpr int kPrefetchBytes = 1024;
+
+/// Sums of P panels over all of k.
+template <Dtype D, int P, int Terms>
+[[gnu::always_inline]] inline void run_panels(const uint8_t* data, int64_t panel_bytes, const QuantisedRows& x, int64_t token,
+                                              Floats (&sum)[P]) {
+  constexpr PanelFormat kLayout = panel_format(D);
+  constexpr UnitKind kKind = unit_kind(D);
+  constexpr int kHalves = kKind == UnitKind::kHalves ? 2 : 1;
+  const int64_t n_units = x.k / kUnit;
+  const int8_t *codes = x.codes + token * x.k, *low_codes = Terms == 2 ? x.low + token * x.k : nullptr;
+  const float *scales = x.scales + token * n_units, *scaled_sums = x.scaled_sums + token * n_units;
+  const int32_t* starts = kHalves == 2 ? x.negative_halves + token * 2 * n_units : x.negative_sums + token * n_units;
+
+  for (int64_t u = 0; u < n_units;) {
+    Header header[P];
+    unroll<P>([&](auto p) __attribute__((always_inline)) { header[p] = load_header<D>(data + p * panel_bytes); });
+    const uint8_t* unit = data + kLayout.header;
+    data += kLayout.block_bytes();
+    for (int i = 0; i < kLayout.units; ++i, ++u, unit += kLayout.unit_bytes, codes += kUnit, low_codes += Terms == 2 ? kUnit : 0) {
+      const Floats activation_scale = splat(scales[u]);
+      unroll<kHalves>([&](auto h) __attribute__((always_inline)) {
+        Ints high[P], low[P];
+        unroll<P>([&](auto p) __attribute__((always_inline)) {
+          high[p] = splat_int(0);
+          low[p] = start_of_dot<kKind>(starts + kHalves * u + h, zero_shift(D));
+        });
+        unroll<4 / kHalves>([&](auto j) __attribute__((always_inline)) {
+          constexpr int kPair = decltype(j)::value + decltype(h)::value * 2;
+          const FourCodes even = four_codes(codes + 8 * kPair), odd = four_codes(codes + 8 * kPair + 4);
+          unroll<P>([&](auto p) __attribute__((always_inline)) {
+            prefetch(unit + p * panel_bytes + 64 * kPair + kPrefetchBytes);
+            const CodePair w = load_codes<D, kPair>(unit + p * panel_bytes);
+            if constexpr (Terms == 2) {
+              high[p] = dot_codes<kKind>(dot_codes<kKind>(high[p], w.even, even), w.odd, odd);
+              low[p] = dot_codes<kKind>(low[p], w.even, four_codes(low_codes + 8 * kPair));
+              low[p] = dot_codes<kKind>(low[p], w.odd, four_codes(low_codes + 8 * kPair + 4));
+            } else {
+              low[p] = dot_codes<kKind>(dot_codes<kKind>(low[p], w.even, even), w.odd, odd);
+            }
+          });
+        });
+        unroll<P>([&](auto p) __attribute__((always_inline)) {
+          const Floats weight_scale = load_scale<D, decltype(h)::value>(header[p], unit + p * panel_bytes);
+          sum[p] = add_unit<Terms>(sum[p], high[p], low[p], weight_scale, activation_scale);
+        });
+      });
+      if constexpr (kKind == UnitKind::kOffset) {
+        const Floats scaled_sum = splat(scaled_sums[u]);
+        unroll<P>([&](auto p) __attribute__((always_inline)) {
+          sum[p] = fma(load_offset<D>(header[p], unit + p * panel_bytes), scaled_sum, sum[p]);
+        });
+      }
+    }
+  }
+}
+
+/// As many groups of P panels as there are; returns how many panels that was.
+template <Dtype D, int P, int Terms>
+[[gnu::noinline]] int64_t run_groups(const PanelSpan& w, int64_t first_panel, const QuantisedRows& x, int64_t token, float* out) {
+  const int64_t n_panels = (w.n_rows + kPanelRows - 1) / kPanelRows;
+  int64_t panel = first_panel;
+  for (; panel + P <= n_panels; panel += P) {
+    Floats sum[P];
+    unroll<P>([&](auto p) __attribute__((always_inline)) { sum[p] = zeros(); });
+    run_panels<D, P, Terms>(w.data + panel * w.panel_bytes, w.panel_bytes, x, token, sum);
+    unroll<P>([&](auto p) __attribute__((always_inline)) {
+      const int64_t row = (panel + p) * kPanelRows, left = w.n_rows - row;
+      if (left >= kPanelRows)
+        store(out + row, sum[p]);
+      else
+        store_first(out + row, sum[p], left);
+    });
+  }
+  return panel;
+}
+
+template <Dtype D, int Terms>
+void gemv(const PanelSpan& w, const QuantisedRows& x, int64_t token, float* out) {
+  int64_t panel = run_groups<D, kGemvPanels, Terms>(w, 0, x, token, out);
+  if constexpr (kGemvPanels > 2) panel = run_groups<D, 2, Terms>(w, panel, x, token, out);
+  if constexpr (kGemvPanels > 1) run_groups<D, 1, Terms>(w, panel, x, token, out);
+}
+
+template <Dtype D>
+void add_format(Kernels& table) {
+  table.gemv[static_cast<int>(D)][0] = gemv<D, 1>;
+  table.gemv[static_cast<int>(D)][1] = gemv<D, 2>;
+}
+
+}  // namespace
+
+void add_gemv_kernels(Kernels& table) {
+  add_format<Dtype::kQ4_0>(table);
+  add_format<Dtype::kQ4_1>(table);
+  add_format<Dtype::kQ5_0>(table);
+  add_format<Dtype::kQ5_1>(table);
+  add_format<Dtype::kQ8_0>(table);
+  add_format<Dtype::kQ4_K>(table);
+  add_format<Dtype::kQ5_K>(table);
+  add_format<Dtype::kQ6_K>(table);
+}
+
+}  // namespace minillm::cpu::MINILLM_ISA

@@ -1,0 +1,120 @@
+// kernels.h - what is compiled once per instruction set, as a table of function pointers; filled by isa/table.cpp.
+// Plain structs and pointers only: this header is seen by files compiled with different instruction sets.
+// Order of sums: an output is one chain over k, the same in every kernel of a table, so results do not depend on which
+// kernel, tile, thread or batch computed them. Integer sums are exact.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cpu/panel.h"
+
+namespace minillm::cpu {
+
+/// Activations quantised in units of 32: x = scale * code, or scale * (128 code + low) with two terms.
+/// U = K / 32. A unit with a NaN or an infinity has a NaN scale; one below 1e-30 is zero.
+struct QuantisedRows {
+  int8_t* codes = nullptr;             ///< [T, K], -127..127
+  int8_t* low = nullptr;               ///< [T, K], -64..64, or null: one term.
+  float* scales = nullptr;             ///< [T, U]
+  float* scaled_sums = nullptr;        ///< [T, U] scale * sum of the unit's integers
+  int32_t* negative_sums = nullptr;    ///< [T, U] minus the sum of the unit's integers
+  int32_t* negative_halves = nullptr;  ///< [T, 2U] the same for each 16
+  int64_t k = 0;
+};
+
+/// Panels of one format, `panel_bytes` apart; the last may hold fewer than 16 wanted rows.
+struct PanelSpan {
+  const uint8_t* data = nullptr;
+  int64_t panel_bytes = 0;
+  int64_t n_rows = 0;
+  int64_t k = 0;
+};
+
+/// Room for panels taken out of their format, private to a thread: U' units of each of up to kMaxTilePanels panels.
+///   codes [panel][U'][8][16][4] u8 (or signed where an instruction set prefers), scales [panel][U'][1 or 2][16],
+///   offsets [panel][U'][16].  Floats: values [panel][k'][16] in place of codes.
+struct Unpacked {
+  uint8_t* codes = nullptr;
+  float* scales = nullptr;
+  float* offsets = nullptr;
+};
+inline constexpr int kMaxTilePanels = 4;
+inline constexpr int64_t kChunk = 2048;  ///< Values of k unpacked at a time: 2 panels take 64 KiB of codes and 16 KiB of scales.
+
+/// One block of outputs: `panels` rows by tokens [first_token, first_token + n_tokens), over k in [k0, k0 + n_k).
+struct Tile {
+  Unpacked weights;
+  int n_panels = 0;
+  int64_t n_rows = 0;  ///< Wanted rows, at most 16 n_panels.
+  int64_t k0 = 0, n_k = 0;
+  int64_t first_token = 0, n_tokens = 0;
+  float* out = nullptr;  ///< Row `first_token`, first wanted column.
+  int64_t out_stride = 0;
+};
+
+/// How a format's units are multiplied.
+enum class UnitKind : uint8_t {
+  kZero,    ///< scale (code - zero), codes of at most 6 bits
+  kWide,    ///< the same with codes of 8 bits
+  kOffset,  ///< scale code + offset
+  kHalves,  ///< scale (code - zero), a scale every 16
+};
+inline constexpr int kUnitKinds = 4, kDtypes = 12, kTerms = 2;
+constexpr UnitKind unit_kind(Dtype dtype) noexcept {
+  if (dtype == Dtype::kQ8_0) return UnitKind::kWide;
+  if (dtype == Dtype::kQ6_K) return UnitKind::kHalves;
+  return dtype == Dtype::kQ4_0 || dtype == Dtype::kQ5_0 ? UnitKind::kZero : UnitKind::kOffset;
+}
+/// zero = 1 << zero_shift for the kinds that have one.
+constexpr int zero_shift(Dtype dtype) noexcept {
+  if (dtype == Dtype::kQ4_0) return 3;
+  if (dtype == Dtype::kQ5_0) return 4;
+  return dtype == Dtype::kQ6_K ? 5 : 7;
+}
+
+struct Kernels {
+  int tile_panels = 1;  ///< Panels a register tile takes.
+
+  // --- Rows of n floats ---------------------------------------------------------------------------------------------
+  void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n, float eps);
+  void (*add)(float* x, const float* y, int64_t n);
+  void (*gate_silu)(float* out, const float* gate, const float* up, int64_t n);
+  void (*gate_gelu)(float* out, const float* gate, const float* up, int64_t n);
+  void (*softcap)(float* x, int64_t n, float c);
+
+  // --- Quantised products -------------------------------------------------------------------------------------------
+  /// Row t of `to` from x [K]; K is a multiple of 32.
+  void (*quantise_row)(const float* x, const QuantisedRows& to, int64_t t);
+  /// out[n] = row `token` of x times the panels' row n. By format and number of terms - 1; null where there is none.
+  void (*gemv[kDtypes][kTerms])(const PanelSpan& w, const QuantisedRows& x, int64_t token, float* out);
+  /// Takes k in [k0, k0 + n_k) of every panel of `w` apart; k0 and n_k are multiples of the block.
+  void (*unpack[kDtypes])(const PanelSpan& w, int64_t k0, int64_t n_k, const Unpacked& to);
+  /// Adds to `out` (or starts it, where k0 is 0).
+  void (*gemm[kUnitKinds][kTerms])(const Tile& tile, const QuantisedRows& x, int shift);
+
+  // --- Float products -----------------------------------------------------------------------------------------------
+  void (*float_gemv[3])(const PanelSpan& w, const float* x, float* out);  ///< kF32, kF16, kBF16
+  void (*float_unpack[3])(const PanelSpan& w, int64_t k0, int64_t n_k, const Unpacked& to);
+  void (*float_gemm)(const Tile& tile, const float* x, int64_t x_stride);
+
+  // --- Probes of the machine's limits; results are returned so that nothing is optimised away -----------------------
+  float (*probe_read)(const void* data, int64_t bytes);  ///< bytes is a multiple of 4096.
+  float (*probe_float)(int64_t n);                       ///< n * kProbeFloatMacs multiply-adds
+  float (*probe_int8)(int64_t n);                        ///< n * kProbeInt8Macs multiply-adds
+  int64_t probe_float_macs = 0, probe_int8_macs = 0;
+};
+
+namespace scalar {
+const Kernels& kernels();
+}
+namespace avx2 {
+const Kernels& kernels();
+}
+namespace avx512_vnni {
+const Kernels& kernels();
+}
+namespace avx512_bf16 {
+const Kernels& kernels();
+}
+
+}  // namespace minillm::cpu
