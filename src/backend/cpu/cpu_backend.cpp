@@ -51,7 +51,8 @@ CpuBackend::CpuBackend(const BackendOptions& options, Isa isa)
     : isa_(isa),
       kernels_(kernels_of(isa)),
       pool_(options.n_threads),
-      products_(pool_, kernels_, [this](size_t n) { return memory_.allocate(n); }) {}
+      products_(pool_, kernels_, [this](size_t n) { return memory_.allocate(n); }),
+      attention_(pool_, attention_kernels_of(name_of(isa)), [this](size_t n) { return memory_.allocate(n); }) {}
 
 std::string CpuBackend::description() const {
   return "cpu (" + std::string(name_of(isa_)) + ", " + std::to_string(pool_.n_threads()) +
@@ -86,6 +87,7 @@ void CpuBackend::reserve_workspace(const WorkspaceShape& shape) {
   Backend::reserve_workspace(shape);
   const int64_t widest = std::max({shape.hidden, shape.ffn, shape.n_heads * shape.head_dim});
   products_.reserve(std::max(shape.max_rows, shape.max_logit_rows), widest);
+  attention_.reserve(shape);
 }
 
 void CpuBackend::embed(TensorView out, const PackedWeight& table, float scale) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "backend/backend.h"
+#include "backend/cpu/attention.h"
 #include "backend/cpu/isa.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/memory.h"
@@ -68,7 +69,8 @@ class CpuBackend final : public Backend {
   const Kernels& kernels_;
   ThreadPool pool_;
   Products products_;
-  ActivationTerms terms_ = ActivationTerms::kOne;  ///< Of the next matmul: composites raise it where kTermsOf... says so.
+  CpuAttention attention_;
+  ActivationTerms terms_ = ActivationTerms::kOne;  ///< Of the next matmul: composites raise it where cpu_backend.cpp says so.
 };
 
 }  // namespace minillm::cpu
