@@ -4,6 +4,8 @@
     tools/compare_tokenizers.py MODEL.gguf [--pipe build/release/bin/tokenizer_pipe] [--count 100000] [--seed 1]
     tools/compare_tokenizers.py MODEL.gguf --golden tests/golden/X.tokens.gz --count 3000    stores the reference's answers
     tools/compare_tokenizers.py MODEL.gguf --speed TEXT                                      times ours and Hugging Face's, interleaved
+    tools/compare_tokenizers.py tokenizer.json                                               against Hugging Face's reading of the same file
+    tools/compare_tokenizers.py - --families FOLDER --train TEXT     trains a small tokenizer.json of each family, with answers
 
 References, both built from the GGUF file's own vocabulary:
   gpt2   (SmolLM2) Hugging Face tokenizers: BPE with the file's merges; its pre-tokenizer as in the model's tokenizer.json
@@ -18,11 +20,13 @@ rule is followed:
     pairs by rank and meets in other places;
   - U+2581 in the text is a space to SentencePiece; added tokens of the conversion match it before spaces are marked;
   - control tokens ("<bos>") are text unless asked for; Hugging Face reads them unless encode_special_tokens is set.
+Where Hugging Face's tokenizers are followed no further:
+  - NFKC and NFC of characters newer than its table (U+10781..., Unicode 14);
+  - it decodes an added token with "normalized" as the normalizer leaves it, we as it is written.
 Decoding: a wrong byte sequence is one U+FFFD for each maximal subpart here (as in Hugging Face's ByteLevel), one for each byte in
 SentencePiece and in Hugging Face's ByteFallback.
 """
 import argparse
-import gzip
 import json
 import random
 import struct
@@ -31,7 +35,7 @@ import sys
 import time
 
 import gguf
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 
 class Vocabulary:
@@ -42,10 +46,22 @@ class Vocabulary:
         self.tokens, self.types, self.scores, self.merges = get("tokens"), get("token_type"), get("scores"), get("merges")
 
 
+class JsonVocabulary:
+    def __init__(self, path):
+        self.path, self.model = path, "json"
+        tokenizer = Tokenizer.from_file(path)
+        added = tokenizer.get_added_tokens_decoder()
+        self.tokens = [t for t, _ in sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])]
+        self.types = [3 if i in added and added[i].special else 4 if i in added else 1 for i in range(len(self.tokens))]
+
+
 class HuggingFace:
-    """Byte-level BPE."""
+    """Byte-level BPE of a GGUF file, or any tokenizer.json."""
 
     def __init__(self, vocabulary):
+        if vocabulary.model == "json":
+            self.tokenizer = Tokenizer.from_file(vocabulary.path)
+            return
         steps = {"smollm": [pre_tokenizers.Digits(individual_digits=True)], "gpt-2": []}[vocabulary.pre]
         vocab = {token: i for i, token in enumerate(vocabulary.tokens)}
         self.tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[tuple(m.split(" ")) for m in vocabulary.merges]))
@@ -141,7 +157,7 @@ PARTS = ["'s", "'S", "'ll", "'LL", "'re", "\u2019s", "'\u017f", "n't", "\u0301",
 def random_strings(count, seed, vocabulary):
     """Every kind the contract names; a fixed seed gives fixed strings. Yields bytes."""
     rng = random.Random(seed)
-    words = [t.replace("\u0120", " ").replace("\u2581", " ") for t in rng.sample(vocabulary.tokens, 5000)]
+    words = [t.replace("\u0120", " ").replace("\u2581", " ") for t in rng.sample(vocabulary.tokens, min(5000, len(vocabulary.tokens)))]
     special = [t for t, k in zip(vocabulary.tokens, vocabulary.types) if k in (3, 4)]
     special = special[:300] + special[-300:] if len(special) > 600 else special
     look_alikes = lambda: (lambda t: rng.choice([t, t[:-1], t[1:], t.upper(), t + t, "<" + t, t + ">", " " + t + " "]))(rng.choice(special))
@@ -188,6 +204,68 @@ def compare(pipe, reference, strings, special):
     return wrong, decoded_wrong
 
 
+def store(path, strings, reference):
+    """u32 bytes · u32 ids · the bytes · the ids, for each string."""
+    ids = reference.encode([s.decode("utf-8", "replace") for s in strings], special=False)
+    with open(path, "wb") as out:
+        for data, row in zip(strings, ids):
+            out.write(struct.pack("<II", len(data), len(row)) + data + struct.pack(f"<{len(row)}i", *row))
+    print(f"{path}: {len(strings)} strings")
+
+
+LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+GPT4O = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+         r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
+         r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+DEEPSEEK3 = (r"[!\"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|"
+             r"\s*[\r\n]+|\s+(?!\S)|\s+")
+
+
+def make_families(arguments):
+    """Small tokenizers of every shape that tokenizer.json files take, for tests without a model."""
+    p, n, d = pre_tokenizers, normalizers, decoders
+    split = lambda pattern, behavior="isolated", invert=False: p.Split(Regex(pattern), behavior, invert)
+    bytes_only = p.ByteLevel(add_prefix_space=False, use_regex=False)
+    marked = d.Sequence([d.Replace("\u2581", " "), d.ByteFallback(), d.Fuse()])
+    families = {  # name: (normalizer, pre-tokenizer, decoder, options of BPE)
+        "gpt2": (None, p.ByteLevel(add_prefix_space=True), d.ByteLevel(), {}),
+        "smollm": (None, p.Sequence([p.Digits(individual_digits=True), p.ByteLevel(add_prefix_space=False)]), d.ByteLevel(), {}),
+        "llama3": (None, p.Sequence([split(LLAMA3), bytes_only]), d.ByteLevel(), {"ignore_merges": True}),
+        "qwen2": (n.NFC(), p.Sequence([split(LLAMA3.replace("{1,3}", "")), bytes_only]), d.ByteLevel(), {}),
+        "gpt4o": (None, p.Sequence([split(GPT4O, "removed", True), bytes_only]), d.ByteLevel(), {}),
+        "deepseek3": (None, p.Sequence([split(r"\p{N}{1,3}"), split("[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+"), split(DEEPSEEK3), bytes_only]), d.ByteLevel(), {}),
+        "digits": (n.NFKC(), p.Sequence([p.Digits(individual_digits=False), split(r"\w+", "merged_with_next"), p.Split(",", "contiguous"), bytes_only]), d.ByteLevel(), {}),
+        "llama2": (n.Sequence([n.Prepend("\u2581"), n.Replace(" ", "\u2581")]), None, d.Sequence([d.Replace("\u2581", " "), d.ByteFallback(), d.Fuse(), d.Strip(" ", 1, 0)]),
+                   {"byte_fallback": True, "fuse_unk": True, "unk_token": "<unk>"}),
+        "gemma": (n.Replace(" ", "\u2581"), p.Split(" ", "merged_with_previous"), marked, {"byte_fallback": True, "fuse_unk": True, "unk_token": "<unk>"}),
+        "metaspace": (n.NFD(), p.Metaspace(prepend_scheme="first"), d.Metaspace(prepend_scheme="first"), {"fuse_unk": True, "unk_token": "<unk>"}),
+    }
+    text = open(arguments.train, encoding="utf-8").read()[:300000]
+    for name, (normalizer, pre_tokenizer, decoder, options) in families.items():
+        tokenizer = Tokenizer(models.BPE(**{k: v for k, v in options.items() if k != "ignore_merges"}))
+        if normalizer:
+            tokenizer.normalizer = normalizer
+        if pre_tokenizer:
+            tokenizer.pre_tokenizer = pre_tokenizer
+        tokenizer.decoder = decoder
+        special = ["<unk>"] + ([f"<0x{b:02X}>" for b in range(256)] if "byte_fallback" in options else [])
+        alphabet = [] if "unk_token" in options else p.ByteLevel.alphabet()
+        trainer = trainers.BpeTrainer(vocab_size=len(special) + 700, special_tokens=special, initial_alphabet=alphabet, max_token_length=12, show_progress=False)
+        tokenizer.train_from_iterator(text.splitlines() + SPACES + PARTS, trainer)
+        saved = json.loads(tokenizer.to_str())
+        saved["model"]["ignore_merges"] = options.get("ignore_merges", False)
+        saved["model"]["merges"] = [" ".join(m) for m in saved["model"]["merges"]] if name == "gpt2" else saved["model"]["merges"]
+        saved["added_tokens"] = [t for t in saved["added_tokens"] if t["content"] == "<unk>"]
+        tokenizer = Tokenizer.from_str(json.dumps(saved))
+        tokenizer.add_special_tokens(["<|im_start|>", AddedToken("<|im_end|>", rstrip=True), AddedToken("<mask>", lstrip=True)])
+        tokenizer.add_tokens([AddedToken("<tool>", normalized=False), AddedToken("\n\n\n", normalized=False), AddedToken("Hello", normalized=True)])
+        path = f"{arguments.families}/{name}.json"
+        with open(path, "w", encoding="utf-8") as out:
+            json.dump(json.loads(tokenizer.to_str()), out, ensure_ascii=False, separators=(",", ":"))
+        vocabulary = JsonVocabulary(path)
+        store(f"{arguments.families}/{name}.tokens", list(random_strings(arguments.count, arguments.seed, vocabulary)), HuggingFace(vocabulary))
+
+
 def speed(arguments, vocabulary):
     text = open(arguments.speed, encoding="utf-8").read()
     hf = HuggingFace(vocabulary).tokenizer if vocabulary.model == "gpt2" else gemma_bpe(vocabulary)
@@ -231,18 +309,18 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--golden")
     parser.add_argument("--speed")
+    parser.add_argument("--families")
+    parser.add_argument("--train")
     arguments = parser.parse_args()
-    vocabulary = Vocabulary(arguments.model)
+    if arguments.families:
+        return make_families(arguments)
+    vocabulary = JsonVocabulary(arguments.model) if arguments.model.endswith(".json") else Vocabulary(arguments.model)
     if arguments.speed:
         return speed(arguments, vocabulary)
-    reference = HuggingFace(vocabulary) if vocabulary.model == "gpt2" else SentencePiece(vocabulary)
+    reference = SentencePiece(vocabulary) if vocabulary.model == "llama" else HuggingFace(vocabulary)
     strings = list(random_strings(arguments.count, arguments.seed, vocabulary))
     if arguments.golden:
-        ids = reference.encode([s.decode("utf-8", "replace") for s in strings], special=False)
-        with gzip.GzipFile(arguments.golden, "wb", mtime=0) as out:
-            for data, row in zip(strings, ids):
-                out.write(struct.pack("<II", len(data), len(row)) + data + struct.pack(f"<{len(row)}i", *row))
-        return print(f"{arguments.golden}: {len(strings)} strings")
+        return store(arguments.golden, strings, reference)
     failed = 0
     for special in (False, True):
         pipe = Pipe([arguments.pipe, arguments.model] + (["special"] if special else []))

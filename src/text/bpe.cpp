@@ -1,7 +1,9 @@
 #include "text/bpe.h"
 
+#include <algorithm>
 #include <bit>
 
+#include "io/printable.h"
 #include "minillm/error.h"
 #include "text/hash.h"
 #include "text/utf8.h"
@@ -64,13 +66,16 @@ Bpe::Bpe(const Vocab& vocab, const std::vector<std::pair<std::string, std::strin
     joined.assign(left).append(right);
     const TokenId a = vocab.find(left), b = vocab.find(right), id = vocab.find(joined);
     if (a == kNoToken || b == kNoToken || id == kNoToken)
-      throw Error(ErrorCode::kCorruptFile, "merge ", rank, " joins \"", left, "\" and \"", right, "\": \"",
-                  a == kNoToken   ? left
-                  : b == kNoToken ? right
-                                  : joined,
-                  "\" is not in the vocabulary");
+      throw Error(ErrorCode::kCorruptFile, "merge ", rank, " joins ", printable(left), " and ", printable(right), ": ",
+                  printable(a == kNoToken   ? left
+                            : b == kNoToken ? right
+                                            : joined),
+                  " is not in the vocabulary");
     add_merge(a, b, {static_cast<uint32_t>(rank), id});
+    words_.add_piece(joined);
   }
+  const bool all_bytes = std::find(byte_tokens_.begin(), byte_tokens_.end(), kNoToken) == byte_tokens_.end();
+  if (options.ignore_merges || (options.fuse_unknown && !(options.byte_fallback && all_bytes))) words_.never_cut();
 }
 
 void Bpe::add_merge(TokenId left, TokenId right, Merge merge) {
@@ -125,6 +130,11 @@ uint32_t Bpe::add_characters(std::string_view word, SymbolRun& run) const {
 }
 
 void Bpe::encode(std::string_view word, std::vector<TokenId>& out, EncodeScratch& scratch) const {
+  if (options_.byte_level) return encode_cached(word, out, scratch);
+  words_.for_each(word, [&](std::string_view part) { encode_cached(part, out, scratch); });
+}
+
+void Bpe::encode_cached(std::string_view word, std::vector<TokenId>& out, EncodeScratch& scratch) const {
   if (scratch.cache.copy(word, out)) return;
   const size_t begin = out.size();
   encode_word(word, out, scratch);

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "text/merge.h"
+#include "text/space_words.h"
 #include "text/vocab.h"
 
 namespace minillm {
@@ -32,7 +33,7 @@ class Bpe {
   /// Throws Error{kCorruptFile} naming a merge whose parts or result are no pieces.
   Bpe(const Vocab& vocab, const std::vector<std::pair<std::string, std::string>>& merges, const BpeOptions& options);
 
-  /// Appends the tokens of one pre-tokenized word of valid UTF-8.
+  /// Appends the tokens of one pre-tokenized word (of characters: it may be a whole text) of valid UTF-8.
   void encode(std::string_view word, std::vector<TokenId>& out, EncodeScratch& scratch) const;
 
   /// The token of each byte, kNoToken where there is none.
@@ -45,6 +46,7 @@ class Bpe {
   };
   Merge find(TokenId left, TokenId right) const noexcept;
   void add_merge(TokenId left, TokenId right, Merge merge);
+  void encode_cached(std::string_view word, std::vector<TokenId>& out, EncodeScratch& scratch) const;
   void encode_word(std::string_view word, std::vector<TokenId>& out, EncodeScratch& scratch) const;
   uint32_t add_bytes(std::string_view word, SymbolRun& run) const;
   uint32_t add_characters(std::string_view word, SymbolRun& run) const;
@@ -53,6 +55,7 @@ class Bpe {
   BpeOptions options_;
   std::array<TokenId, 256> byte_tokens_;
   std::vector<Slot> slots_;
+  SpaceWords words_;  ///< Characters only.
 };
 
 /// "Ġthe" to " the": the bytes behind a byte-level piece; a piece with another character is its own UTF-8.

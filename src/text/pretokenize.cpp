@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "base/check.h"
+#include "io/printable.h"
 #include "minillm/error.h"
 #include "text/unicode.h"
 #include "text/utf8.h"
@@ -11,49 +12,46 @@ namespace minillm {
 namespace {
 
 // Patterns in the words of the families' own tokenizer.json.
-constexpr const char* kGpt2 = "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
-constexpr const char* kSingleDigit = "\\p{N}";
-constexpr const char* kLlama3 =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-constexpr const char* kQwen2 =
-    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-constexpr const char* kQwen35 =
+constexpr std::string_view kSingleDigit = "\\p{N}";
+constexpr std::string_view kQwen35 =
     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| "
     "?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-constexpr const char* kTekken =
+constexpr std::string_view kTekken =
     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|"
     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|"
     "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-constexpr const char* kGpt4o =
+constexpr std::string_view kGpt4o =
     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
     "\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-constexpr const char* kDeepSeekV3Words =
+constexpr std::string_view kDeepSeekV3Words =
     "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| "
     "?[\\p{P}\\p{S}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
 struct Family {
   std::vector<std::string_view> names;
-  std::vector<const char*> patterns;
+  std::vector<std::string_view> patterns;
 };
 
 /// One line a family; the names are those that GGUF files carry.
 const std::vector<Family>& families() {
+  static const std::string_view gpt2 = pattern_of(WordRule::kGpt2), llama3 = pattern_of(WordRule::kLlama3),
+                                qwen2 = pattern_of(WordRule::kQwen2);
   static const std::vector<Family> all = {
       {{"gpt-2", "phi-2", "mpt", "olmo", "jais", "roberta-bpe", "jina-es", "jina-de", "jina-v1-en", "jina-v2-es", "jina-v2-de",
         "jina-v2-code", "modern-bert", "trillion", "granite-docling", "exaone4"},
-       {kGpt2}},
-      {{"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}, {kSingleDigit, kGpt2}},
+       {gpt2}},
+      {{"smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b"}, {kSingleDigit, gpt2}},
       {{"llama-bpe", "llama3", "llama-v3", "dbrx", "smaug-bpe", "falcon3", "falcon-h1", "pixtral", "lfm2", "chatglm-bpe", "glm4"},
-       {kLlama3}},
-      {{"qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "grok-2"}, {kQwen2}},
+       {llama3}},
+      {{"qwen2", "deepseek-r1-qwen", "stablelm2", "hunyuan", "megrez", "grok-2"}, {qwen2}},
       {{"qwen35"}, {kQwen35}},
       {{"tekken"}, {kTekken}},
       {{"gpt-4o", "llama4"}, {kGpt4o}},
       {{"deepseek-v3", "hunyuan-dense"}, {"\\p{N}{1,3}", "[\u4E00-\u9FA5\u3040-\u309F\u30A0-\u30FF]+", kDeepSeekV3Words}},
       {{"deepseek-coder"}, {"[\\r\\n]", "\\s?\\p{L}+", "\\s?\\p{P}+", "[\u4E00-\u9FA5\u0800-\u4E00\uAC00-\uD7FF]+", "\\p{N}"}},
       // What llama.cpp applies where a file names none; no original exists.
-      {{"default"}, {"[\\p{P}\\$\\+<=>\\^~\\|]+", kGpt2, "\\p{N}+", "[0-9][0-9][0-9]"}},
+      {{"default"}, {"[\\p{P}\\$\\+<=>\\^~\\|]+", gpt2, "\\p{N}+", "[0-9][0-9][0-9]"}},
   };
   return all;
 }
@@ -132,13 +130,13 @@ bool PreTokenizer::knows(std::string_view name) { return find_family(name) != nu
 
 PreTokenizer PreTokenizer::named(std::string_view name) {
   const Family* family = find_family(name);
-  if (family == nullptr) throw Error(ErrorCode::kUnsupported, "pre-tokenizer \"", name, "\" (tokenizer.ggml.pre) is not known");
+  if (family == nullptr) throw Error(ErrorCode::kUnsupported, "pre-tokenizer ", printable(name), " (tokenizer.ggml.pre) is not known");
   PreTokenizer out;
-  for (const char* pattern : family->patterns) {
-    if (std::string_view(pattern) == kSingleDigit)  // Digits in the original files, whose Unicode is newer.
+  for (const std::string_view pattern : family->patterns) {
+    if (pattern == kSingleDigit)  // Digits in the original files, whose Unicode is newer.
       out.add_digits(true);
     else
-      out.add_pattern(pattern);
+      out.add_pattern(std::string(pattern));
   }
   return out;
 }

@@ -5,6 +5,7 @@
 
 #include <new>
 
+#include "io/printable.h"
 #include "minillm/error.h"
 
 namespace minillm {
@@ -30,10 +31,44 @@ Regex::Regex(std::string pattern) : pattern_(std::move(pattern)) {
   int code = 0;
   PCRE2_SIZE at = 0;
   pcre2_code* compiled = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(pattern_.data()), pattern_.size(),
-                                       PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &at, nullptr);
-  if (compiled == nullptr) throw Error(ErrorCode::kCorruptFile, "pattern \"", pattern_, "\" is wrong at byte ", at, ": ", message_of(code));
+                                       PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &at, nullptr);
+  if (compiled == nullptr)
+    throw Error(ErrorCode::kCorruptFile, "pattern ", printable(pattern_), " is wrong at byte ", at, ": ", message_of(code));
   code_ = std::shared_ptr<void>(compiled, [](void* p) { pcre2_code_free(static_cast<pcre2_code*>(p)); });
   (void)pcre2_jit_compile(compiled, PCRE2_JIT_COMPLETE);  // Where there is no JIT the interpreter gives the same answers.
+}
+
+std::string from_oniguruma(std::string_view pattern) {
+  // \w in PCRE2 lacks marks and connectors but has all numbers; \h is a horizontal space there, a hexadecimal digit here.
+  constexpr std::string_view kWord = "\\p{L}\\p{M}\\p{Nd}\\p{Pc}", kHexDigit = "0-9a-fA-F";
+  std::string out;
+  int depth = 0;  // Of brackets: [a-z&&[^b]] nests in Oniguruma, and PCRE2 would read it otherwise.
+  for (size_t at = 0; at < pattern.size(); ++at) {
+    const char c = pattern[at], next = at + 1 < pattern.size() ? pattern[at + 1] : '\0';
+    const auto refuse = [&](std::string_view what) {
+      throw Error(ErrorCode::kUnsupported, "pattern ", printable(pattern), ": ", what, " at byte ", at, " is not supported");
+    };
+    if (c == '\\') {
+      const std::string_view members = next == 'w' || next == 'W' ? kWord : next == 'h' || next == 'H' ? kHexDigit : "";
+      if (next == 'b' || next == 'B' || next == 'K' || next == 'G' || next == 'X' || next == 'R' || next == 'Q') refuse("this escape");
+      if (members.empty())
+        (out += c) += next;
+      else if (depth > 0 && (next == 'W' || next == 'H'))
+        refuse("a negated class in brackets");
+      else if (depth > 0)
+        out += members;
+      else
+        ((out += next == 'W' || next == 'H' ? "[^" : "[") += members) += ']';
+      ++at;
+      continue;
+    }
+    if (depth > 0 && ((c == '&' && next == '&') || (c == '[' && next != ':'))) refuse("a class inside a class");
+    if (depth == 0 && pattern.substr(at).starts_with("(?m")) refuse("(?m)");
+    if (c == '[') ++depth;
+    if (c == ']' && depth > 0) --depth;
+    out += c;
+  }
+  return out;
 }
 
 RegexMatcher::RegexMatcher(const Regex& regex) : regex_(&regex) {
@@ -59,10 +94,10 @@ RegexMatcher::Match RegexMatcher::find(std::string_view text, size_t from, bool 
                             from, options, data, static_cast<pcre2_match_context*>(context_.get()));
   if (n == PCRE2_ERROR_NOMATCH) return {};
   if (n < 0)
-    throw Error(ErrorCode::kCapacity, "pattern \"", regex_->pattern_, "\" on a text of ", text.size(), " bytes, from byte ", from, ": ",
-                message_of(n));
+    throw Error(ErrorCode::kCapacity, "pattern ", printable(regex_->pattern_), " on a text of ", text.size(), " bytes, from byte ", from,
+                ": ", message_of(n));
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(data);
-  if (bounds[1] < bounds[0]) throw Error(ErrorCode::kUnsupported, "pattern \"", regex_->pattern_, "\" matches backwards (\\K)");
+  if (bounds[1] < bounds[0]) throw Error(ErrorCode::kUnsupported, "pattern ", printable(regex_->pattern_), " matches backwards (\\K)");
   return {bounds[0], bounds[1], true};
 }
 

@@ -13,7 +13,8 @@ namespace minillm {
 
 class Regex {
  public:
-  /// UTF and Unicode classes on. Throws Error{kCorruptFile} with PCRE2's message for a pattern that does not compile.
+  /// UTF and Unicode classes on; ^ and $ match at every line. Throws Error{kCorruptFile} with PCRE2's message for a pattern that does not
+  /// compile.
   explicit Regex(std::string pattern);
   const std::string& pattern() const noexcept { return pattern_; }
 
@@ -22,6 +23,10 @@ class Regex {
   std::string pattern_;
   std::shared_ptr<void> code_;  ///< pcre2_code: immutable, so copies share it.
 };
+
+/// A pattern in the syntax of Oniguruma (Ruby's, which tokenizer.json files are written in) as PCRE2 writes it.
+/// Throws Error{kUnsupported} for what would mean something else.
+std::string from_oniguruma(std::string_view pattern);
 
 class RegexMatcher {
  public:

@@ -45,8 +45,7 @@ Spm::Spm(const Vocab& vocab, const std::vector<double>& scores, TokenId unknown)
         [[fallthrough]];
       case TokenKind::kNormal:
         priorities_[i] = priority_of(score);
-        for (size_t at = piece.find(kSpaceMark, 1); at < piece.size(); at = piece.find(kSpaceMark, at + 1))
-          glued_.set(static_cast<uint8_t>(piece[at - 1]));
+        words_.add_piece(piece);
         break;
       case TokenKind::kUnknown:
       case TokenKind::kControl:
@@ -55,7 +54,7 @@ Spm::Spm(const Vocab& vocab, const std::vector<double>& scores, TokenId unknown)
   }
   if (std::find(byte_tokens_.begin(), byte_tokens_.end(), kNoToken) == byte_tokens_.end()) return;
   if (unknown_ == kNoToken) throw Error(ErrorCode::kCorruptFile, "vocabulary has neither all 256 byte tokens nor an unknown token");
-  glued_.set();  // Runs of unknown characters become one token, so words depend on each other.
+  words_.never_cut();  // Runs of unknown characters become one token, so words depend on each other.
 }
 
 Merge Spm::find(std::string_view joined) const noexcept {
@@ -112,20 +111,12 @@ void Spm::encode_word(std::string_view word, std::vector<TokenId>& out, EncodeSc
 }
 
 void Spm::encode_plain(std::string_view text, std::vector<TokenId>& out, EncodeScratch& scratch) const {
-  // No piece holds a space mark after a byte outside glued_, so no join crosses such a place: the words are independent.
-  for (size_t begin = 0; begin < text.size();) {
-    size_t end = begin;
-    do {
-      end = std::min(text.find(kSpaceMark, end + 1), text.size());
-    } while (end < text.size() && glued_[static_cast<uint8_t>(text[end - 1])]);
-    const std::string_view word = text.substr(begin, end - begin);
-    if (!scratch.cache.copy(word, out)) {
-      const size_t tokens = out.size();
-      encode_word(word, out, scratch);
-      scratch.cache.store(word, tokens, out);
-    }
-    begin = end;
-  }
+  words_.for_each(text, [&](std::string_view word) {
+    if (scratch.cache.copy(word, out)) return;
+    const size_t tokens = out.size();
+    encode_word(word, out, scratch);
+    scratch.cache.store(word, tokens, out);
+  });
 }
 
 void Spm::encode(std::string_view text, std::vector<TokenId>& out, EncodeScratch& scratch) const {

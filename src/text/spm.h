@@ -8,7 +8,6 @@
 #pragma once
 
 #include <array>
-#include <bitset>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -16,11 +15,10 @@
 
 #include "text/matcher.h"
 #include "text/merge.h"
+#include "text/space_words.h"
 #include "text/vocab.h"
 
 namespace minillm {
-
-inline constexpr std::string_view kSpaceMark = "\xE2\x96\x81";  // "▁"
 
 class Spm {
  public:
@@ -47,7 +45,7 @@ class Spm {
   std::vector<uint32_t> priorities_;  ///< By id: lower is joined first; kNoMerge for what text never becomes.
   std::array<TokenId, 256> byte_tokens_;
   Matcher user_defined_;
-  std::bitset<256> glued_;  ///< Last bytes of characters that some piece has right before a space mark.
+  SpaceWords words_;
 };
 
 }  // namespace minillm

@@ -2,26 +2,16 @@
 
 #include <algorithm>
 
+#include "io/mapped_file.h"
 #include "minillm/error.h"
-#include "text/tokenizer_impl.h"
+#include "text/tokenizer_components.h"
 #include "text/utf8.h"
 #include "text/utf8_stream.h"
 
 namespace minillm {
 namespace {
 
-std::string with_space_marks(std::string_view text, bool prefix) {
-  std::string out;
-  out.reserve(text.size() + text.size() / 2 + kSpaceMark.size());
-  if (prefix) out.append(kSpaceMark);
-  for (const char c : text) {
-    if (c == ' ')
-      out.append(kSpaceMark);
-    else
-      out.push_back(c);
-  }
-  return out;
-}
+constexpr size_t kMaxTextBytes = size_t{1} << 28;  // Positions are 32 bits, and a normalizer may lengthen a text 16 times.
 
 /// Texts of the tokens that end a turn or a document, as the large families name them.
 constexpr std::string_view kEndNames[] = {"<|im_end|>",
@@ -84,18 +74,31 @@ void Tokenizer::Impl::finish() {
     if (bpe->byte_tokens()[b] == kNoToken) missing_bytes.push_back(static_cast<uint8_t>(b));
 }
 
-void Tokenizer::Impl::encode_segment(std::string_view text, bool first, std::vector<TokenId>& out, EncodeScratch& scratch) const {
-  if (text.empty()) return;
-  (void)first;
-  if (const auto* spm = std::get_if<Spm>(&model)) {
-    const std::string marked = with_space_marks(text, space_prefix);
-    scratch.cache.start(marked.size());
-    spm->encode(marked, out, scratch);
-    return;
-  }
+void Tokenizer::Impl::encode_words(std::string_view text, bool first, std::vector<TokenId>& out, EncodeScratch& scratch) const {
+  std::string changed;
+  if (!words_normalizer.empty()) text = changed = words_normalizer.apply(text);
+  const bool leads = lead_where == LeadWhere::kAlways || (lead_where == LeadWhere::kFirst && first);
+  if (leads && !text.starts_with(lead)) text = changed = lead + std::string(text);
   scratch.cache.start(text.size());
-  const auto& bpe = std::get<Bpe>(model);
-  for (const std::string_view word : words.split(text)) bpe.encode(word, out, scratch);
+  for (const std::string_view word : words.split(text)) {
+    if (const auto* bpe = std::get_if<Bpe>(&model))
+      bpe->encode(word, out, scratch);
+    else
+      std::get<Spm>(model).encode(word, out, scratch);
+  }
+}
+
+void Tokenizer::Impl::encode_segment(std::string_view text, bool first, bool with_special, std::vector<TokenId>& out,
+                                     EncodeScratch& scratch) const {
+  std::string normal;
+  if (!normalizer.empty()) text = normal = normalizer.apply(text);
+  if (!added.any_normalized()) return encode_words(text, first, out, scratch);
+  for (const AddedTokens::Part& part : added.split(text, /*normalized=*/true, with_special)) {
+    if (part.id == AddedTokens::Part::kNone)
+      encode_words(part.text, first && part.text.data() == text.data(), out, scratch);
+    else
+      out.push_back(part.id);
+  }
 }
 
 Tokenizer::Tokenizer(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -103,25 +106,29 @@ Tokenizer::~Tokenizer() = default;
 Tokenizer::Tokenizer(Tokenizer&&) noexcept = default;
 Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
-Tokenizer Tokenizer::load(const std::string& path) { return from_source(*open_tensor_source(path)); }
+Tokenizer Tokenizer::load(const std::string& path) {
+  if (!path.ends_with(".json")) return from_source(*open_tensor_source(path));
+  return Tokenizer(load_json_tokenizer(read_text_file(path, kMaxTokenizerJsonBytes), path, nullptr));
+}
 
-Tokenizer Tokenizer::from_source(const TensorSource& source) { return Tokenizer(load_gguf_tokenizer(source)); }
+Tokenizer Tokenizer::from_source(const TensorSource& source) {
+  if (source.tokenizer_json().empty()) return Tokenizer(load_gguf_tokenizer(source));
+  return Tokenizer(load_json_tokenizer(source.tokenizer_json(), source.path() + ": tokenizer.json", &source));
+}
 
 std::vector<TokenId> Tokenizer::encode(std::string_view text, const EncodeOptions& options) const {
   std::string repaired;
   if (find_invalid_utf8(text) < text.size()) text = repaired = replace_invalid_utf8(text);
-  if (text.size() > UINT32_MAX / 4)
-    throw Error(ErrorCode::kInvalidArgument, "a text of ", text.size(), " bytes; at most ", UINT32_MAX / 4, " can be encoded at once");
+  if (text.size() > kMaxTextBytes)
+    throw Error(ErrorCode::kInvalidArgument, "a text of ", text.size(), " bytes; at most ", kMaxTextBytes, " can be encoded at once");
   std::vector<TokenId> out;
   EncodeScratch scratch;
   if (options.add_special_tokens) out = impl_->prefix;
-  const Matcher& matcher = options.parse_special_tokens ? impl_->added_or_special : impl_->added;
-  for (size_t at = 0; at < text.size();) {
-    const Matcher::Match match = matcher.find(text, at);
-    const size_t end = match.size > 0 ? match.begin : text.size();
-    impl_->encode_segment(text.substr(at, end - at), at == 0, out, scratch);
-    if (match.size > 0) out.push_back(match.value);
-    at = end + match.size;
+  for (const AddedTokens::Part& part : impl_->added.split(text, /*normalized=*/false, options.parse_special_tokens)) {
+    if (part.id == AddedTokens::Part::kNone)
+      impl_->encode_segment(part.text, part.text.data() == text.data(), options.parse_special_tokens, out, scratch);
+    else
+      out.push_back(part.id);
   }
   if (options.add_special_tokens) out.insert(out.end(), impl_->suffix.begin(), impl_->suffix.end());
   return out;
@@ -133,7 +140,7 @@ std::string Tokenizer::decode(std::span<const TokenId> ids, const DecodeOptions&
   for (const TokenId id : ids) {
     if (options.skip_special_tokens && impl_->is_special(impl_->check(id))) continue;
     const std::string part = impl_->bytes_of(id);
-    const bool strip = at_start && impl_->space_prefix && part.starts_with(' ');
+    const bool strip = at_start && impl_->strip_leading_space && part.starts_with(' ');
     at_start = at_start && part.empty();
     bytes.append(part, strip ? 1 : 0);
   }
@@ -158,7 +165,7 @@ std::string StreamingDecoder::push(TokenId id) {
   const Tokenizer::Impl& impl = *tokenizer_->impl_;
   if (options_.skip_special_tokens && impl.is_special(impl.check(id))) return {};
   const std::string part = impl.bytes_of(id);
-  const bool strip = at_start_ && impl.space_prefix && part.starts_with(' ');
+  const bool strip = at_start_ && impl.strip_leading_space && part.starts_with(' ');
   at_start_ = at_start_ && part.empty();
   pending_.append(part, strip ? 1 : 0);
   return take_complete_utf8(pending_);

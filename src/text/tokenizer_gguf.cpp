@@ -1,6 +1,7 @@
 // tokenizer_gguf.cpp - a tokenizer from the tokenizer.ggml.* metadata of a GGUF file.
 //   model        "gpt2" (byte-level BPE: tokens, merges, pre) or "llama" (SentencePiece BPE: tokens, scores)
 //   token_type   TokenKind of each token; X_token_id, add_bos_token, add_eos_token, add_space_prefix
+#include "io/printable.h"
 #include "minillm/error.h"
 #include "text/tokenizer_impl.h"
 
@@ -22,12 +23,15 @@ std::vector<TokenKind> read_kinds(const TensorSource& source, size_t n_tokens) {
   return kinds;
 }
 
-std::optional<TokenId> read_id(const TensorSource& source, const std::string& key, size_t n_tokens) {
-  if (!source.has(key)) return {};
-  const int64_t id = source.integer(key);
+TokenId checked_id(const TensorSource& source, const std::string& key, int64_t id, size_t n_tokens) {
   if (id < 0 || static_cast<uint64_t>(id) >= n_tokens)
     throw Error(ErrorCode::kCorruptFile, source.path(), ": ", key, " is ", id, ", but there are ", n_tokens, " tokens");
   return static_cast<TokenId>(id);
+}
+
+std::optional<TokenId> read_id(const TensorSource& source, const std::string& key, size_t n_tokens) {
+  if (!source.has(key)) return {};
+  return checked_id(source, key, source.integer(key), n_tokens);
 }
 
 std::vector<std::pair<std::string, std::string>> read_merges(const TensorSource& source) {
@@ -37,21 +41,20 @@ std::vector<std::pair<std::string, std::string>> read_merges(const TensorSource&
   for (size_t i = 0; i < lines.size(); ++i) {
     const size_t space = lines[i].find(' ', 1);  // From 1: a part may itself begin with a space.
     if (space == std::string::npos || space + 1 == lines[i].size())
-      throw Error(ErrorCode::kCorruptFile, source.path(), ": merge ", i, " is not two parts: \"", lines[i], "\"");
+      throw Error(ErrorCode::kCorruptFile, source.path(), ": merge ", i, " is not two parts: ", printable(lines[i]));
     merges.emplace_back(lines[i].substr(0, space), lines[i].substr(space + 1));
   }
   return merges;
 }
 
-void add_matchers(Tokenizer::Impl& impl, bool with_user_defined) {
+/// `with_user_defined`: Spm cuts out its own.
+void add_tokens(Tokenizer::Impl& impl, bool with_user_defined) {
   for (size_t i = 0; i < impl.vocab.size(); ++i) {
     const TokenId id = static_cast<TokenId>(i);
-    const std::string& piece = impl.vocab.piece(id);
     const TokenKind kind = impl.vocab.kind(id);
-    if (piece.empty()) continue;
-    if (kind == TokenKind::kUserDefined && with_user_defined) impl.added.add(piece, id);
-    if ((kind == TokenKind::kUserDefined && with_user_defined) || kind == TokenKind::kControl || kind == TokenKind::kUnknown)
-      impl.added_or_special.add(piece, id);
+    const bool special = kind == TokenKind::kControl || kind == TokenKind::kUnknown;
+    if (special || (with_user_defined && kind == TokenKind::kUserDefined))
+      impl.added.add({.id = id, .text = impl.vocab.piece(id), .special = special});
   }
 }
 
@@ -68,6 +71,19 @@ bool ignores_merges(const std::string& pre) {
 
 }  // namespace
 
+void read_source_tokens(const TensorSource& source, Tokenizer::Impl& impl) {
+  const size_t n = impl.vocab.size();
+  impl.bos = read_id(source, "tokenizer.ggml.bos_token_id", n);
+  impl.eos = read_id(source, "tokenizer.ggml.eos_token_id", n);
+  if (impl.eos) impl.end_tokens.push_back(*impl.eos);
+  for (const char* key : {"tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"})
+    if (const auto id = read_id(source, key, n)) impl.end_tokens.push_back(*id);
+  if (source.has("tokenizer.ggml.eos_token_ids"))
+    for (const int64_t id : source.integers("tokenizer.ggml.eos_token_ids"))
+      impl.end_tokens.push_back(checked_id(source, "tokenizer.ggml.eos_token_ids", id, n));
+  impl.chat_template = source.string("tokenizer.chat_template", "");
+}
+
 std::unique_ptr<Tokenizer::Impl> load_gguf_tokenizer(const TensorSource& source) {
   auto impl = std::make_unique<Tokenizer::Impl>();
   const std::string& model = source.string("tokenizer.ggml.model");
@@ -75,8 +91,7 @@ std::unique_ptr<Tokenizer::Impl> load_gguf_tokenizer(const TensorSource& source)
   if (tokens.empty()) throw Error(ErrorCode::kCorruptFile, source.path(), ": the vocabulary is empty (tokenizer.ggml.tokens)");
   impl->vocab = Vocab(tokens, read_kinds(source, tokens.size()));
   const std::optional<TokenId> unknown = read_id(source, "tokenizer.ggml.unknown_token_id", tokens.size());
-  impl->bos = read_id(source, "tokenizer.ggml.bos_token_id", tokens.size());
-  impl->eos = read_id(source, "tokenizer.ggml.eos_token_id", tokens.size());
+  read_source_tokens(source, *impl);
 
   bool add_bos = false;
   if (model == "gpt2") {
@@ -89,21 +104,20 @@ std::unique_ptr<Tokenizer::Impl> load_gguf_tokenizer(const TensorSource& source)
     options.ignore_merges = ignores_merges(pre);
     impl->model.emplace<Bpe>(impl->vocab, read_merges(source), options);
     add_bos = adds_bos_by_default(pre);
-    add_matchers(*impl, true);
+    add_tokens(*impl, /*with_user_defined=*/true);
   } else if (model == "llama") {
     impl->style = PieceStyle::kMarkedSpaces;
     impl->model.emplace<Spm>(impl->vocab, source.numbers("tokenizer.ggml.scores"), unknown.value_or(kNoToken));
-    impl->space_prefix = source.boolean("tokenizer.ggml.add_space_prefix", true);
+    impl->strip_leading_space = source.boolean("tokenizer.ggml.add_space_prefix", true);
+    if (impl->strip_leading_space) impl->normalizer.add_prefix(std::string(kSpaceMark));
+    impl->normalizer.add_replace(" ", std::string(kSpaceMark));
     add_bos = true;
-    add_matchers(*impl, false);  // Spm cuts out the user-defined pieces itself.
+    add_tokens(*impl, /*with_user_defined=*/false);
   } else {
-    throw Error(ErrorCode::kUnsupported, source.path(), ": tokenizer model \"", model, "\"; \"gpt2\" and \"llama\" are supported");
+    throw Error(ErrorCode::kUnsupported, source.path(), ": tokenizer model ", printable(model), "; \"gpt2\" and \"llama\" are supported");
   }
   if (source.boolean("tokenizer.ggml.add_bos_token", add_bos) && impl->bos) impl->prefix.push_back(*impl->bos);
   if (source.boolean("tokenizer.ggml.add_eos_token", false) && impl->eos) impl->suffix.push_back(*impl->eos);
-  for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"})
-    if (const auto id = read_id(source, key, tokens.size())) impl->end_tokens.push_back(*id);
-  impl->chat_template = source.string("tokenizer.chat_template", "");
   impl->finish();
   return impl;
 }

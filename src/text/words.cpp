@@ -1,7 +1,6 @@
 #include "text/words.h"
 
-#include <algorithm>
-
+#include "base/check.h"
 #include "text/unicode.h"
 
 namespace minillm {
@@ -97,21 +96,28 @@ size_t llama3_word(const Scanner& text, size_t at, size_t digits) {
 
 }  // namespace
 
+std::string_view pattern_of(WordRule rule) {
+  switch (rule) {
+    case WordRule::kGpt2:
+      return "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+    case WordRule::kLlama3:
+      return "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| "
+             "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+    case WordRule::kQwen2:
+      return "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| "
+             "?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+    case WordRule::kSingleDigits:
+    case WordRule::kDigitRuns:
+      break;  // Their Unicode is newer than any pattern's.
+  }
+  MINILLM_CHECK(false, "no pattern");
+}
+
 std::optional<WordRule> rule_of_pattern(std::string_view pattern) {
-  static constexpr std::string_view kTail = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
-  static constexpr std::string_view kContractions = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
-  static constexpr std::string_view kWords = "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|";
-  if (pattern == "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+" ||
-      pattern == "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+")
-    return WordRule::kGpt2;
-  if (!pattern.starts_with(kContractions)) return {};
-  pattern.remove_prefix(kContractions.size());
-  if (!pattern.starts_with(kWords)) return {};
-  pattern.remove_prefix(kWords.size());
-  if (!pattern.ends_with(kTail)) return {};
-  pattern.remove_suffix(kTail.size());
-  if (pattern == "\\p{N}{1,3}") return WordRule::kLlama3;
-  if (pattern == "\\p{N}") return WordRule::kQwen2;
+  for (const WordRule rule : {WordRule::kGpt2, WordRule::kLlama3, WordRule::kQwen2})
+    if (pattern == pattern_of(rule)) return rule;
+  // The same in the words of GPT-2's own code.
+  if (pattern == "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+") return WordRule::kGpt2;
   return {};
 }
 

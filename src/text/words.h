@@ -16,6 +16,9 @@ enum class WordRule : uint8_t {
   kDigitRuns,     ///< Runs of number characters apart from the rest.
 };
 
+/// The pattern of kGpt2, kLlama3 or kQwen2.
+std::string_view pattern_of(WordRule rule);
+
 /// The rule that is the same as `pattern`, whichever way it is usually written.
 std::optional<WordRule> rule_of_pattern(std::string_view pattern);
 
