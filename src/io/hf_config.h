@@ -45,7 +45,7 @@ namespace minillm {
 
 /// The texts of a model folder's files; empty where a file is absent.
 struct HfTexts {
-  std::string config, generation_config, tokenizer_config, chat_template;
+  std::string config = {}, generation_config = {}, tokenizer_config = {}, chat_template = {};
 };
 
 /// Translates `texts` (config is needed) into the keys above. `where` is the folder, for messages and general.name.
