@@ -52,7 +52,7 @@ TEST_P(ReadsFamily, AsItsConfig) {
   EXPECT_EQ(got.rope_layout, want.rope_layout);
   EXPECT_EQ(got.rope_scaling, want.rope_scaling);
 }
-INSTANTIATE_TEST_SUITE_P(Families, ReadsFamily, testing::ValuesIn(test::tiny_families()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Families, ReadsFamily, testing::ValuesIn(test::tiny_families()), [](const auto& test) { return test.param; });
 
 /// Values that a key must refuse, and a key that states something else than the table's range may allow.
 struct HostileKey {
@@ -69,7 +69,7 @@ const std::vector<HostileKey>& hostile_keys() {
       {"embedding_length", {0, -32, int64_t{1} << 32}, {}},
       {"attention.head_count", {0, -4, 100'000}, {}},
       {"attention.head_count_kv", {0, -2, 3, 8, 100'000}, {}},  // 3 does not divide 4 heads, 8 is more than 4.
-      {"attention.key_length", {0, 1, -8, 7, 100'000}, {}},
+      {"attention.key_length", {0, 1, -8, 100'000}, {}},
       {"feed_forward_length", {0, -1, int64_t{1} << 32}, {}},
       {"vocab_size", {0, -1, int64_t{1} << 32}, {}},
       {"context_length", {0, -1, int64_t{1} << 32}, {}},
@@ -187,6 +187,14 @@ TEST(ReadConfig, RefusesAnEmbeddingThatTheHeadsDoNotDivide) {
   model.keys.erase("llama.attention.key_length");
   model.keys.set("llama.embedding_length", uint32_t{33});
   expect_refused(model, ErrorCode::kCorruptFile, {"llama.embedding_length is 33", "4 heads"});
+}
+
+TEST(ReadConfig, RefusesAHeadOfOddWidth) {
+  TinyModel model = test::tiny_model("llama");
+  model.keys.set("llama.attention.key_length", uint32_t{7});
+  model.keys.set("llama.attention.value_length", uint32_t{7});
+  model.keys.erase("llama.rope.dimension_count");
+  expect_refused(model, ErrorCode::kCorruptFile, {"model.gguf", "head_dim is 7"});
 }
 
 TEST(ReadConfig, RefusesWhatIsNotImplemented) {

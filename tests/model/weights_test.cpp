@@ -88,7 +88,7 @@ TEST_P(CheckTensors, RefusesAnIntegerMatrix) {
   expect_refused(writer, ErrorCode::kCorruptFile, {"'blk.0.ffn_up.weight'", "i32"});
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, CheckTensors, testing::ValuesIn(test::tiny_families()), [](const auto& info) { return info.param; });
+INSTANTIATE_TEST_SUITE_P(Families, CheckTensors, testing::ValuesIn(test::tiny_families()), [](const auto& test) { return test.param; });
 
 TEST(LoadWeights, RefusesRopeFactorsOfAnotherShapeOrRange) {
   const auto message_for = [](test::TinyTensor factors) {

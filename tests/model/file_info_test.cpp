@@ -1,0 +1,80 @@
+// file_info_test.cpp - what inspect shows of a file, and the memory plan against what running allocates.
+#include "minillm/file_info.h"
+
+#include <gtest/gtest.h>
+
+#include "minillm/error.h"
+#include "minillm/model.h"
+#include "support/temp_folder.h"
+#include "support/tiny_model.h"
+
+namespace minillm {
+namespace {
+
+class Inspect : public testing::Test {
+ protected:
+  FileInfo inspect_tiny() const { return inspect(folder_.write("model.gguf", tiny_.writer().image().bytes)); }
+  static std::string value_of(const FileInfo& info, const std::string& key) {
+    for (const auto& [name, value] : info.metadata)
+      if (name == key) return value;
+    return "(missing)";
+  }
+
+  test::TinyModel tiny_ = test::tiny_model("qwen2");
+  test::TempFolder folder_;
+};
+
+TEST_F(Inspect, ListsTensorsInFileOrderWithTheirBytes) {
+  const FileInfo info = inspect_tiny();
+  EXPECT_EQ(info.format, "gguf v3");
+  EXPECT_EQ(info.config.n_layers, 2);
+  ASSERT_EQ(info.tensors.size(), tiny_.tensors.size());
+  uint64_t bytes = 0;
+  for (const TensorInfo& tensor : info.tensors) {
+    EXPECT_EQ(tensor.shape, tiny_.tensors.at(tensor.name).shape) << tensor.name;
+    EXPECT_EQ(tensor.bytes, tiny_.tensors.at(tensor.name).values.size() * 4) << tensor.name;
+    bytes += tensor.bytes;
+  }
+  EXPECT_EQ(info.tensor_bytes, bytes);
+}
+
+TEST_F(Inspect, SortsMetadataEscapesControlBytesAndShortensLongValues) {
+  tiny_.keys.set("a.text", std::string("line\none\x1b[31m"));
+  tiny_.keys.set("a.long", std::string(500, 'x'));
+  tiny_.keys.set("a.flag", true);
+  tiny_.keys.set("a.list", std::vector<int32_t>{1, 2, 3, 4, 5, 6, 7, 8});
+  tiny_.keys.set("a.words", std::vector<std::string>{"one", "t\two"});
+  const FileInfo info = inspect_tiny();
+  EXPECT_TRUE(std::is_sorted(info.metadata.begin(), info.metadata.end()));
+  EXPECT_EQ(value_of(info, "a.text"), "line\\none\\x1b[31m");
+  EXPECT_EQ(value_of(info, "a.long"), std::string(120, 'x') + "... (500 bytes)");
+  EXPECT_EQ(value_of(info, "a.flag"), "true");
+  EXPECT_EQ(value_of(info, "a.list"), "[1, 2, 3, 4, 5, 6, ... (8 elements)]");
+  EXPECT_EQ(value_of(info, "a.words"), "[one, t\\two]");
+  EXPECT_EQ(value_of(info, "qwen2.block_count"), "2");
+}
+
+TEST_F(Inspect, RefusesAFileThatCouldNotBeLoaded) {
+  tiny_.tensors.erase("output_norm.weight");
+  EXPECT_THROW(inspect_tiny(), Error);
+}
+
+TEST_F(Inspect, PlansTheMemoryThatRunningAllocates) {
+  const FileInfo info = inspect_tiny();
+  const MiniLLM model = MiniLLM::load(info.path);
+  const MemoryPlan plan = plan_memory(info, 512, 2, Dtype::kF16);
+  EXPECT_NEAR(static_cast<double>(plan.weights), static_cast<double>(model.weight_bytes()), 0.1 * static_cast<double>(plan.weights));
+  EXPECT_EQ(plan.kv_cache, int64_t{2} * 2 * 16 * 512 * 2 * 2);  // K and V, layers, row width, tokens, batch, bytes.
+  EXPECT_NEAR(static_cast<double>(plan.workspace), static_cast<double>(model.memory().workspace),
+              0.5 * static_cast<double>(plan.workspace));
+  EXPECT_EQ(plan.total(), plan.weights + plan.kv_cache + plan.workspace);
+}
+
+TEST_F(Inspect, RefusesAPlanForNothing) {
+  const FileInfo info = inspect_tiny();
+  EXPECT_THROW(plan_memory(info, 0, 1, Dtype::kF16), Error);
+  EXPECT_THROW(plan_memory(info, 1, 0, Dtype::kF16), Error);
+}
+
+}  // namespace
+}  // namespace minillm
