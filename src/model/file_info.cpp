@@ -56,6 +56,25 @@ std::string text_of(const std::vector<Element>& values) {
   return out + "]";
 }
 
+/// As the CPU backend holds it: matrices in panels of 16 rows, q4_k and q5_k with 4 more bytes a block; vectors in float32.
+int64_t packed_bytes(const TensorInfo& tensor) {
+  if (tensor.shape.size() != 2) return static_cast<int64_t>(sizeof(float)) * (tensor.shape.empty() ? 1 : tensor.shape[0]);
+  const bool wider = tensor.dtype == Dtype::kQ4_K || tensor.dtype == Dtype::kQ5_K;
+  const int64_t n_blocks = tensor.shape[1] / block_elements(tensor.dtype);
+  return round_up(tensor.shape[0], kPanelRows) * n_blocks * (static_cast<int64_t>(block_bytes(tensor.dtype)) + (wider ? 4 : 0));
+}
+
+/// What the CPU backend takes for a step: normalised rows, the widest product and the gated rows in float32; rows quantised to two
+/// int8 terms with scales and sums; and about 128 partial results of attention for each 512 tokens of context.
+int64_t backend_scratch(const ModelConfig& config, int64_t max_rows) {
+  constexpr int64_t kFloat = sizeof(float);
+  const int64_t hidden = config.hidden_size, ffn = config.ffn_size;
+  const int64_t widest_product = std::max({config.q_size() + 2 * config.kv_size(), 2 * ffn, hidden});
+  const int64_t widest_input = std::max({hidden, ffn, config.q_size()});
+  return max_rows * kFloat * (hidden + widest_product + std::max(ffn, hidden)) + max_rows * (2 * widest_input + widest_input * 20 / 32) +
+         ceil_div(config.context_length, 512) * 128 * config.head_dim * kFloat;
+}
+
 }  // namespace
 
 FileInfo inspect(const std::string& path) {
@@ -81,12 +100,7 @@ MemoryPlan plan_memory(const FileInfo& info, int64_t context, int64_t batch, Dty
     throw Error(ErrorCode::kInvalidArgument, "plan_memory: context ", context, ", batch ", batch, ", expected at least 1 of each");
   const ModelConfig& config = info.config;
   MemoryPlan plan;
-  for (const TensorInfo& tensor : info.tensors) {
-    const bool is_matrix = tensor.shape.size() == 2;
-    const int64_t rows = is_matrix ? round_up(tensor.shape[0], kPanelRows) : 1;
-    const int64_t row_length = is_matrix ? tensor.shape[1] : static_cast<int64_t>(tensor.shape.empty() ? 1 : tensor.shape[0]);
-    plan.weights += rows * static_cast<int64_t>(row_bytes(is_matrix ? tensor.dtype : Dtype::kF32, row_length));
-  }
+  for (const TensorInfo& tensor : info.tensors) plan.weights += packed_bytes(tensor);
   const KvShape pages{.n_layers = config.n_layers,
                       .n_kv_heads = config.n_kv_heads,
                       .head_dim = config.head_dim,
@@ -96,10 +110,7 @@ MemoryPlan plan_memory(const FileInfo& info, int64_t context, int64_t batch, Dty
   const int64_t max_rows = std::max(kStepRows, batch);
   const int64_t logit_rows = std::min(std::max<int64_t>(batch, 16), logit_rows_at_once(config, max_rows));
   plan.workspace = workspace_bytes(config, {.max_rows = max_rows, .max_logit_rows = logit_rows, .max_sequences = batch});
-  // The backend's scratch of a step: normalised rows, the widest product, and the gated rows.
-  const int64_t widest = std::max({config.q_size() + 2 * config.kv_size(), 2 * config.ffn_size, config.hidden_size});
-  plan.workspace +=
-      max_rows * static_cast<int64_t>(sizeof(float)) * (config.hidden_size + widest + std::max(config.ffn_size, config.hidden_size));
+  plan.workspace += backend_scratch(config, max_rows);
   return plan;
 }
 

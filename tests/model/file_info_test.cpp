@@ -63,10 +63,11 @@ TEST_F(Inspect, PlansTheMemoryThatRunningAllocates) {
   const FileInfo info = inspect_tiny();
   const MiniLLM model = MiniLLM::load(info.path);
   const MemoryPlan plan = plan_memory(info, 512, 2, Dtype::kF16);
-  EXPECT_NEAR(static_cast<double>(plan.weights), static_cast<double>(model.weight_bytes()), 0.1 * static_cast<double>(plan.weights));
+  EXPECT_EQ(plan.weights, model.weight_bytes());
   EXPECT_EQ(plan.kv_cache, int64_t{2} * 2 * 16 * 512 * 2 * 2);  // K and V, layers, row width, tokens, batch, bytes.
-  EXPECT_NEAR(static_cast<double>(plan.workspace), static_cast<double>(model.memory().workspace),
-              0.5 * static_cast<double>(plan.workspace));
+  // An estimate: the backend also has a fixed scratch of under a MiB a thread.
+  EXPECT_GT(model.memory().workspace, plan.workspace / 2);
+  EXPECT_LT(model.memory().workspace, 2 * plan.workspace + (8 << 20));
   EXPECT_EQ(plan.total(), plan.weights + plan.kv_cache + plan.workspace);
 }
 
