@@ -15,7 +15,7 @@ namespace minillm::cpu {
 namespace {
 
 /// Which products get 15-bit activations: those whose error reaches the logits undamped (docs/SPEED.md, "Quantised products").
-constexpr ActivationTerms kAttentionInputTerms = ActivationTerms::kOne, kHeadTerms = ActivationTerms::kOne;
+constexpr ActivationTerms kAttentionInputTerms = ActivationTerms::kTwo, kHeadTerms = ActivationTerms::kTwo;
 
 constexpr int64_t kParallelElements = 16384;  ///< Less work than this is done before another thread has noticed.
 constexpr int64_t kItemElements = 8192;       ///< Rows are handed out in runs of about this much.
