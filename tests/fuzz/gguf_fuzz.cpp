@@ -1,8 +1,11 @@
 // gguf_fuzz.cpp - any bytes read as GGUF give a source whose tensors lie inside the bytes, or an Error.
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <random>
 #include <span>
 
+#include "fuzz/gguf_fields.h"
 #include "io/gguf.h"
 #include "minillm/error.h"
 
@@ -23,3 +26,22 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   return 0;
 }
+
+#ifdef MINILLM_LIBFUZZER
+extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
+
+/// Half of the time one to three of the file's numbers become a border value; else libFuzzer's own mutation.
+extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned int seed) {
+  std::minstd_rand random(seed);
+  const minillm::fuzz::GgufFields numbers(data, size);
+  if (random() % 2 == 0 || numbers.fields().empty()) return LLVMFuzzerMutate(data, size, max_size);
+  const uint64_t borders[] = {0,          1,          2,          31,         32,         33,    64,   65,
+                              0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1ull << 62, 1ull << 63, ~0ull, size, size - 1};
+  for (unsigned n = 1 + static_cast<unsigned>(random() % 3); n > 0; --n) {
+    const minillm::fuzz::Field field = numbers.fields()[random() % numbers.fields().size()];
+    const uint64_t value = random() % 3 == 0 ? random() % 48 : borders[random() % std::size(borders)] + random() % 3 - 1;
+    std::memcpy(data + field.at, &value, field.width);
+  }
+  return size;
+}
+#endif
