@@ -1,9 +1,9 @@
 // cmd_pull.cpp - `minillm pull NAME`: fetches a model and prints where it is.
 #include <filesystem>
 #include <memory>
-#include <nlohmann/json.hpp>
 
 #include "commands.h"
+#include "json_text.h"
 #include "minillm/pull.h"
 #include "terminal.h"
 
@@ -22,7 +22,7 @@ int run_pull(const PullFlags& flags) {
     path = pull(flags.name, [&](const std::string& what, uint64_t done, uint64_t total) { return progress(what, done, total); });
   }
   if (flags.json)
-    print(nlohmann::json{{"name", flags.name}, {"path", path}}.dump() + "\n");
+    print(json_line({{"name", flags.name}, {"path", path}}));
   else
     print(path + "\n");
   return kExitDone;

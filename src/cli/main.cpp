@@ -18,6 +18,10 @@ struct Subcommand {
 };
 
 constexpr Subcommand kSubcommands[] = {
+    {"score", "how likely the model finds a text, token by token", add_score},
+    {"tokenize", "a text's token ids, or the text of ids", add_tokenize},
+    {"inspect", "what is in a model file, and the memory it needs", add_inspect},
+    {"bench", "speed of prefill and decode, beside what this machine can do", add_bench},
     {"pull", "fetch a model into the model folder", add_pull},
 };
 
