@@ -137,6 +137,7 @@ std::vector<StepEvent> Engine::Impl::step() {
   if (scheduler.idle()) return events;
   const Clock::time_point start = Clock::now();
   const std::span<const Scheduler::Share> shares = scheduler.plan(batch);
+  events.reserve(events.size() + shares.size() + scheduler.at_capacity().size());
   if (!shares.empty()) {
     model.transformer.forward(batch.view(), *cache, mode);
     scheduler.advance();

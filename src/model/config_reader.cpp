@@ -143,7 +143,8 @@ void derive(ModelConfig& config, const Family& family, const TensorSource& sourc
 
   const TensorNames names(source.names_are_gguf());
   config.tied_embeddings = source.boolean(reader.key("tie_word_embeddings"), source.find(names.output()) == nullptr);
-  config.qkv_bias = family.qkv_bias || source.find(names.layer(0, LayerTensor::kQBias)) != nullptr;
+  config.qkv_bias =
+      family.qkv_bias || source.boolean(reader.key("attention.bias"), false) || source.find(names.layer(0, LayerTensor::kQBias)) != nullptr;
 }
 
 }  // namespace
