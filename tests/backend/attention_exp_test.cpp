@@ -21,7 +21,8 @@ class AttentionFunctions : public ::testing::TestWithParam<std::string> {
   std::vector<float> exp2(std::vector<float> x) const {
     std::vector<float> sum(16);
     x.resize(kBatch, -1.0f);
-    kernels.exponentials(x.data(), {0, kBatch}, 0.0f, sum.data());
+    const FlushSubnormals flush;
+    kernels.exponentials(x.data(), {0, kBatch}, {.scale = 1.0f, .cap = 0.0f, .slope = 0.0f, .distance = 0}, 0.0f, sum.data());
     return x;
   }
 };
@@ -84,8 +85,9 @@ TEST_P(AttentionFunctions, TanhIsWithinFiveUnitsInTheLastPlace) {
 TEST_P(AttentionFunctions, SumsAndMaximaIgnoreWhatIsOutsideTheRange) {
   std::vector<float> scores(64, std::numeric_limits<float>::quiet_NaN()), sum(16);
   for (size_t i = 5; i < 37; ++i) scores[i] = static_cast<float>(i);
-  EXPECT_EQ(kernels.map_scores(scores.data(), {5, 37}, {.scale = 2.0f, .cap = 0.0f, .slope = 0.0f, .distance = 0}), 72.0f);
-  kernels.exponentials(scores.data(), {5, 37}, 72.0f, sum.data());
+  const cpu::ScoreMap twice{.scale = 2.0f, .cap = 0.0f, .slope = 0.0f, .distance = 0};
+  EXPECT_EQ(kernels.map_scores(scores.data(), {5, 37}, twice), 72.0f);
+  kernels.exponentials(scores.data(), {5, 37}, twice, 72.0f, sum.data());
   double total = 0;
   for (int i = 5; i < 37; ++i) total += std::exp2(2.0 * i - 72.0);
   EXPECT_FLOAT_EQ(kernels.sum_lanes(sum.data()), static_cast<float>(total));

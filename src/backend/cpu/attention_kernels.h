@@ -86,10 +86,10 @@ struct AttentionKernels {
   void (*scores[3])(const ScoreTile& tile);
   void (*values[3])(const ValueTile& tile);
 
-  /// Maps scores [range) in place and sets the rest of their panels to -inf; returns the largest.
+  /// Prepares scores [range) in place for exponentials() and sets the rest of their panels to -inf; returns the largest score.
   float (*map_scores)(float* scores, KeyRange range, const ScoreMap& map);
-  /// scores = 2^(scores - max) over the panels of `range`, added into sum [16].
-  void (*exponentials)(float* scores, KeyRange range, float max, float* sum);
+  /// scores = 2^(score - max) over the panels of `range`, added into sum [16]. A maximum of -inf gives zeros.
+  void (*exponentials)(float* scores, KeyRange range, const ScoreMap& map, float max, float* sum);
   /// One block of one row: both of the above, and o and the state brought to the new maximum.
   void (*softmax_block)(float* scores, KeyRange range, const ScoreMap& map, RunState& state, float* o, int64_t padded_width);
   /// l of a run: its 16 lanes added in a fixed order.

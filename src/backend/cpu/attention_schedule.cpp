@@ -18,6 +18,7 @@ struct Tile {
 };
 
 int64_t tile_rows(std::span<const AttentionSequence> sequences, const ScheduleLimits& limits) {
+  if (limits.n_threads == 1) return limits.max_tile_rows;
   int64_t total = 0;
   for (const AttentionSequence& s : sequences) total += s.n_rows * limits.group * limits.n_kv_heads;
   const int64_t even = ceil_div(total, 2 * kTasksPerThread * limits.n_threads);

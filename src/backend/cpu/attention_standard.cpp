@@ -47,39 +47,34 @@ int64_t StandardScores::stride_of(const AttentionJob& job, const AttentionTask& 
 }
 
 void attend_standard(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch, float* scores, int64_t stride) {
-  const AttentionSequence& sequence = job.sequences[static_cast<size_t>(task.sequence)];
   const Blocks blocks = blocks_of(job, task);
-  const int64_t group = job.group(), width = job.padded_width();
+  const int64_t width = job.padded_width();
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-  gather_queries(job, task, scratch);
+  begin_tile(job, task, scratch);
   std::fill_n(scratch.run_o, task.n_rows * width, 0.0f);
   for (int64_t r = 0; r < task.n_rows; ++r) {
     scratch.runs[r] = {kMinusInfinity, {}};
     std::fill_n(matrix_row(job, task, r, scores, stride), stride, kMinusInfinity);
   }
   for (int64_t block = blocks.begin; block < blocks.end; block += blocks.size) {
-    const BlockRows rows = visible_rows(job, task, block, scratch.ranges);
+    const BlockRows rows = visible_rows(job, task, block, scratch);
     block_scores(job, task, rows, block, scratch);
     for (int64_t r = rows.begin; r < rows.end; ++r) {
-      const int64_t packed = task.row + r;
-      ScoreMap map = score_map(*job.params, task.kv_head * group + packed % group);
-      map.distance = sequence.offset + packed / group - block;
       float* row = scratch.scores + r * blocks.size;
       const KeyRange range = scratch.ranges[r];
-      scratch.runs[r].max = std::max(scratch.runs[r].max, job.kernels->map_scores(row, range, map));
+      scratch.runs[r].max = std::max(scratch.runs[r].max, job.kernels->map_scores(row, range, scratch.rows[r].map));
       std::copy(row + range.begin, row + range.end, matrix_row(job, task, r, scores, stride) + block + range.begin);
     }
   }
   for (int64_t block = blocks.begin; block < blocks.end; block += blocks.size) {
-    const BlockRows rows = visible_rows(job, task, block, scratch.ranges);
+    const BlockRows rows = visible_rows(job, task, block, scratch);
     for (int64_t r = rows.begin; r < rows.end; ++r) {
       const KeyRange range = scratch.ranges[r];
       float* row = scratch.scores + r * blocks.size;
       float* kept = matrix_row(job, task, r, scores, stride) + block;
       std::fill(row + range.begin / kKeyPanel * kKeyPanel, row + round_up(range.end, kKeyPanel), kMinusInfinity);
       std::copy(kept + range.begin, kept + range.end, row + range.begin);
-      const float max = scratch.runs[r].max;
-      job.kernels->exponentials(row, range, max == kMinusInfinity ? 0.0f : max, scratch.runs[r].sum);
+      job.kernels->exponentials(row, range, scratch.rows[r].map, scratch.runs[r].max, scratch.runs[r].sum);
       std::copy(row + range.begin, row + range.end, kept + range.begin);
     }
     block_values(job, task, rows, block, scratch);

@@ -31,16 +31,20 @@ void reset_totals(const AttentionJob& job, const AttentionTask& task, const Tile
   std::fill_n(scratch.totals, task.n_rows, RowTotal{kMinusInfinity, 0.0f});
 }
 
-void softmax_rows(const AttentionJob& job, const AttentionTask& task, const BlockRows& rows, int64_t block_begin,
-                  const TileScratch& scratch) {
-  const int64_t group = job.group(), offset = job.sequences[static_cast<size_t>(task.sequence)].offset;
-  for (int64_t r = rows.begin; r < rows.end; ++r) {
-    const int64_t packed = task.row + r;
-    ScoreMap map = score_map(*job.params, task.kv_head * group + packed % group);
-    map.distance = offset + packed / group - block_begin;
-    job.kernels->softmax_block(scratch.scores + r * job.params->block_size, scratch.ranges[r], map, scratch.runs[r],
+void softmax_rows(const AttentionJob& job, const BlockRows& rows, const TileScratch& scratch) {
+  for (int64_t r = rows.begin; r < rows.end; ++r)
+    job.kernels->softmax_block(scratch.scores + r * job.params->block_size, scratch.ranges[r], scratch.rows[r].map, scratch.runs[r],
                                scratch.run_o + r * job.padded_width(), job.padded_width());
-  }
+}
+
+/// How the scores of one head come from q.k.
+ScoreMap score_map(const AttentionParams& params, int64_t head) {
+  const double cap = params.softcap, scale = params.scale;
+  ScoreMap map{};
+  map.scale = static_cast<float>(cap != 0.0 ? scale / cap : scale * kLog2E);
+  map.cap = static_cast<float>(cap * kLog2E);
+  map.slope = params.alibi_slopes.empty() ? 0.0f : static_cast<float>(-params.alibi_slopes[static_cast<size_t>(head)] * kLog2E);
+  return map;
 }
 
 /// Rows of `rows` that see any of the block's keys [begin, end).
@@ -75,7 +79,8 @@ int64_t TileScratch::bytes(int64_t head_dim) {
   const int64_t width = round_up(head_dim, kKeyPanel);
   return floats(kMaxTileRows * head_dim) + 2 * floats(kMaxTileRows * width) + floats(kMaxTileScores) +
          floats(kSlicePanels * kKeyPanel * width) + aligned(kMaxTileRows * static_cast<int64_t>(sizeof(RunState))) +
-         aligned(kMaxTileRows * static_cast<int64_t>(sizeof(RowTotal))) + aligned(kMaxTileRows * static_cast<int64_t>(sizeof(KeyRange)));
+         aligned(kMaxTileRows * static_cast<int64_t>(sizeof(RowTotal))) + aligned(kMaxTileRows * static_cast<int64_t>(sizeof(KeyRange))) +
+         aligned(kMaxTileRows * static_cast<int64_t>(sizeof(TileRow)));
 }
 
 TileScratch TileScratch::carve(void* memory, int64_t head_dim) {
@@ -94,16 +99,8 @@ TileScratch TileScratch::carve(void* memory, int64_t head_dim) {
   take(scratch.runs, kMaxTileRows);
   take(scratch.totals, kMaxTileRows);
   take(scratch.ranges, kMaxTileRows);
+  take(scratch.rows, kMaxTileRows);
   return scratch;
-}
-
-ScoreMap score_map(const AttentionParams& params, int64_t head) {
-  const double cap = params.softcap, scale = params.scale;
-  ScoreMap map{};
-  map.scale = static_cast<float>(cap != 0.0 ? scale / cap : scale * kLog2E);
-  map.cap = static_cast<float>(cap * kLog2E);
-  map.slope = params.alibi_slopes.empty() ? 0.0f : static_cast<float>(-params.alibi_slopes[static_cast<size_t>(head)] * kLog2E);
-  return map;
 }
 
 PanelSet key_panels(const AttentionJob& job, const AttentionTask& task, int64_t first, int64_t n, bool widen, float* scratch) {
@@ -162,27 +159,32 @@ PanelSet value_panels(const AttentionJob& job, const AttentionTask& task, int64_
   return set;
 }
 
-void gather_queries(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
-  const int64_t group = job.group(), width = job.head_dim(), first = job.sequences[static_cast<size_t>(task.sequence)].first_row;
+void begin_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
+  const AttentionSequence& sequence = job.sequences[static_cast<size_t>(task.sequence)];
+  const int64_t group = job.group(), width = job.head_dim();
   for (int64_t r = 0; r < task.n_rows; ++r) {
-    const int64_t packed = task.row + r, head = task.kv_head * group + packed % group;
-    std::copy_n(job.q + ((first + packed / group) * job.params->n_heads + head) * width, width, scratch.q + r * width);
+    const int64_t token = (task.row + r) / group, head = task.kv_head * group + (task.row + r) % group;
+    const int64_t index = (sequence.first_row + token) * job.params->n_heads + head;
+    scratch.rows[r] = {sequence.offset + token, index, score_map(*job.params, head)};
+    std::copy_n(job.q + index * width, width, scratch.q + r * width);
   }
 }
 
-BlockRows visible_rows(const AttentionJob& job, const AttentionTask& task, int64_t block_begin, KeyRange* ranges) {
+BlockRows visible_rows(const AttentionJob& job, const AttentionTask& task, int64_t block_begin, const TileScratch& scratch) {
   const AttentionSequence& sequence = job.sequences[static_cast<size_t>(task.sequence)];
   const int64_t n_keys = std::max<int64_t>(0, sequence.offset + sequence.n_rows), block = job.params->block_size;
   const Visibility visibility = job.visibility();
   BlockRows rows;
   for (int64_t r = 0; r < task.n_rows; ++r) {
-    const int64_t position = sequence.offset + (task.row + r) / job.group();
-    ranges[r].begin = std::clamp<int64_t>(visibility.begin(position) - block_begin, 0, block);
-    ranges[r].end = std::clamp<int64_t>(visibility.end(position, n_keys) - block_begin, 0, block);
-    if (ranges[r].begin >= ranges[r].end) continue;
-    if (rows.begin == rows.end) rows = {r, r, ranges[r].begin, 0};
+    const int64_t position = scratch.rows[r].position;
+    const KeyRange range{std::clamp<int64_t>(visibility.begin(position) - block_begin, 0, block),
+                         std::clamp<int64_t>(visibility.end(position, n_keys) - block_begin, 0, block)};
+    scratch.ranges[r] = range;
+    scratch.rows[r].map.distance = position - block_begin;
+    if (range.begin >= range.end) continue;
+    if (rows.begin == rows.end) rows = {r, r, range.begin, 0};
     rows.end = r + 1;
-    rows.key_end = ranges[r].end;  // Both ends never decrease from row to row.
+    rows.key_end = range.end;  // Both ends never decrease from row to row.
   }
   return rows;
 }
@@ -231,16 +233,16 @@ void block_values(const AttentionJob& job, const AttentionTask& task, const Bloc
 }
 
 void attend_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
-  gather_queries(job, task, scratch);
+  begin_tile(job, task, scratch);
   reset_totals(job, task, scratch);
   const int64_t run_tokens = job.run_tokens();
   for (int64_t run = task.run_begin; run < task.run_end; ++run) {
     reset_run(job, task, scratch);
     for (int64_t block = run * run_tokens; block < (run + 1) * run_tokens; block += job.params->block_size) {
-      const BlockRows rows = visible_rows(job, task, block, scratch.ranges);
+      const BlockRows rows = visible_rows(job, task, block, scratch);
       if (rows.begin == rows.end) continue;
       block_scores(job, task, rows, block, scratch);
-      softmax_rows(job, task, rows, block, scratch);
+      softmax_rows(job, rows, scratch);
       block_values(job, task, rows, block, scratch);
     }
     close_run(job, task, run, scratch);
@@ -250,6 +252,7 @@ void attend_tile(const AttentionJob& job, const AttentionTask& task, const TileS
 
 void merge_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
   const int64_t width = job.padded_width();
+  begin_tile(job, task, scratch);
   reset_totals(job, task, scratch);
   for (int64_t i = 0; i < task.tile_runs * task.n_rows; ++i) {
     const int64_t r = i % task.n_rows, slot = task.partial + i;
@@ -260,22 +263,20 @@ void merge_tile(const AttentionJob& job, const AttentionTask& task, const TileSc
 
 void write_rows(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
   const AttentionParams& params = *job.params;
-  const int64_t group = job.group(), width = job.padded_width(), first = job.sequences[static_cast<size_t>(task.sequence)].first_row;
+  const int64_t width = job.padded_width();
   if (!params.sinks.empty()) std::fill_n(scratch.run_o, width, 0.0f);  // A sink carries no value.
   for (int64_t r = 0; r < task.n_rows; ++r) {
-    const int64_t packed = task.row + r, head = task.kv_head * group + packed % group;
     float* o = scratch.total_o + r * width;
     RowTotal& total = scratch.totals[r];
+    const int64_t index = scratch.rows[r].index;
     if (!params.sinks.empty()) {
-      const float sink = static_cast<float>(params.sinks[static_cast<size_t>(head)] * kLog2E);
+      const float sink = static_cast<float>(params.sinks[static_cast<size_t>(index % params.n_heads)] * kLog2E);
       if (sink != kMinusInfinity) job.kernels->merge(o, total, scratch.run_o, {sink, 1.0f}, width);
     }
-    const int64_t index = (first + packed / group) * params.n_heads + head;
     job.kernels->divide(job.out + index * job.head_dim(), o, total.sum, job.head_dim());
     if (job.lse == nullptr) continue;
-    job.lse[index] = total.sum == 0.0f
-                         ? kMinusInfinity
-                         : static_cast<float>((static_cast<double>(total.max) + std::log2(static_cast<double>(total.sum))) * kLn2);
+    const double log_sum = (static_cast<double>(total.max) + std::log2(static_cast<double>(total.sum))) * kLn2;
+    job.lse[index] = total.sum == 0.0f ? kMinusInfinity : static_cast<float>(log_sum);
   }
 }
 

@@ -14,7 +14,7 @@ namespace minillm::cpu {
 inline constexpr int64_t kRunTokens = 512;  ///< Keys of a run, unless a block is longer (design.md section 6).
 inline constexpr int64_t kMaxTileRows = 96;
 inline constexpr int64_t kMaxTileScores = 32768;  ///< Rows times block size of a tile: 128 KiB, a small part of L2.
-inline constexpr int64_t kSlicePanels = 4;        ///< Panels handled at a time: 64 keys of 64 to 128 floats stay in L1.
+inline constexpr int64_t kSlicePanels = 8;        ///< Panels converted at a time: a 128-key slice of one vector column stays in L1.
 
 /// Where keys and values are: pages of a storage, or dense rows [B, Sk, G, D].
 struct KvSource {
@@ -47,6 +47,13 @@ struct AttentionJob {
 /// Tallest tile whose scores of one block fit.
 int64_t max_tile_rows(int64_t block_size);
 
+/// What a row of a tile is: set once a task.
+struct TileRow {
+  int64_t position;  ///< Among the sequence's slots.
+  int64_t index;     ///< Row of q and out seen as [T H, D].
+  ScoreMap map;      ///< Its distance belongs to the current block.
+};
+
 /// What a thread works in, laid out in one allocation.
 struct TileScratch {
   float* q;        ///< [kMaxTileRows][D]
@@ -56,14 +63,12 @@ struct TileScratch {
   float* slice;    ///< [kSlicePanels][16][padded width]: keys or values in float32.
   RunState* runs;  ///< [kMaxTileRows]
   RowTotal* totals;
-  KeyRange* ranges;
+  KeyRange* ranges;  ///< Of the current block.
+  TileRow* rows;
 
   static int64_t bytes(int64_t head_dim);
   static TileScratch carve(void* memory, int64_t head_dim);
 };
-
-/// Scores of one head, before the block they are in is known (distance 0).
-ScoreMap score_map(const AttentionParams& params, int64_t head);
 
 /// Panels [first, first + n) of the keys (transposed) or values (rows) of one (sequence, key/value head).
 struct PanelSet {
@@ -82,15 +87,15 @@ void attend_tile(const AttentionJob& job, const AttentionTask& task, const TileS
 void merge_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch);
 /// Adds the sink, divides, and writes output and log-sum-exp of the task's rows from scratch.total_o and totals.
 void write_rows(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch);
-/// Gathers the task's rows of q into scratch.q.
-void gather_queries(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch);
+/// Fills scratch.rows and gathers the task's rows of q into scratch.q.
+void begin_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch);
 
-/// One block of keys: ranges and the rows that see anything of it.
+/// One block of keys: the rows that see anything of it. Also sets their ranges and distances in the scratch.
 struct BlockRows {
   int64_t begin = 0, end = 0;          ///< Rows of the tile with something to see; empty when equal.
   int64_t key_begin = 0, key_end = 0;  ///< Keys of the block that any of them sees.
 };
-BlockRows visible_rows(const AttentionJob& job, const AttentionTask& task, int64_t block_begin, KeyRange* ranges);
+BlockRows visible_rows(const AttentionJob& job, const AttentionTask& task, int64_t block_begin, const TileScratch& scratch);
 
 /// Raw q.k of the block's visible keys into scratch.scores, [n_rows][block_size].
 void block_scores(const AttentionJob& job, const AttentionTask& task, const BlockRows& rows, int64_t block_begin,

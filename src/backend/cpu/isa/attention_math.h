@@ -21,21 +21,29 @@ MINILLM_INLINE void unroll(F&& f) {
   unroll_over(static_cast<F&&>(f), std::make_integer_sequence<int, N>{});
 }
 
-/// 2^x for x <= 0; exactly 1 at 0, 0 below -126 (no subnormals, so the result does not depend on how they are handled).
-/// x = n + f with |f| <= 1/2; 2^f by a minimax polynomial of degree 6: relative error 2e-9 before rounding, 1 ulp in all
-/// (attention_exp_test.cpp).
-MINILLM_INLINE Vec exp2_nonpositive(Vec x) {
-  const Vec lowest = broadcast(-126.0f);
-  const Vec clamped = max(lowest, x);  // In this order a NaN stays a NaN.
-  const Vec n = round(clamped), f = sub(clamped, n);
+/// 2^f for |f| <= 1/2 by a minimax polynomial of degree 6: relative error 2e-9 before rounding, exactly 1 at 0.
+MINILLM_INLINE Vec exp2_fraction(Vec f) {
   Vec p = broadcast(0.00015353361959569156f);
   p = fma(p, f, broadcast(0.0013398875016719103f));
   p = fma(p, f, broadcast(0.00961843691766262f));
   p = fma(p, f, broadcast(0.055503323674201965f));
   p = fma(p, f, broadcast(0.24022647738456726f));
   p = fma(p, f, broadcast(0.6931471824645996f));
-  p = fma(p, f, broadcast(1.0f));
-  return select_below(x, lowest, zero(), scale_by_power(p, n));
+  return fma(p, f, broadcast(1.0f));
+}
+
+/// 2^x for x <= 0 (or a rounding error above), within 1 ulp (attention_exp_test.cpp); exactly 1 at 0; 0 below -126 where
+/// subnormals are flushed, as they are wherever attention runs (thread_pool.h). x = n + f with integer n and |f| <= 1/2.
+MINILLM_INLINE Vec exp2_nonpositive(Vec x) {
+#if defined(__AVX512F__)
+  const Vec f = fraction(x);  // 0 for -inf, so that n is -inf and the result 0.
+  return _mm512_scalef_ps(exp2_fraction(f), sub(x, f));
+#else
+  const Vec lowest = broadcast(-126.0f);
+  const Vec clamped = max(lowest, x);  // In this order a NaN stays a NaN.
+  const Vec n = round(clamped);
+  return select_below(x, lowest, zero(), scale_by_power(exp2_fraction(sub(clamped, n)), n));
+#endif
 }
 
 /// tanh(x). Near 0 an odd polynomial (relative error 4e-9 before rounding up to 0.625), elsewhere (1 - e) / (1 + e) with e = exp(-2 |x|).

@@ -22,36 +22,58 @@ MINILLM_INLINE void scale(float* o, float factor, int64_t padded_width) {
 
 }  // namespace
 
-float map_scores(float* scores, KeyRange range, const ScoreMap& map) {
-  const Vec factor = broadcast(map.scale), cap = broadcast(map.cap), slope = broadcast(map.slope);
-  const Vec begin = broadcast(static_cast<float>(range.begin)), end = broadcast(static_cast<float>(range.end));
-  const Vec hidden = broadcast(kMinusInfinity);
-  Vec largest_so_far = hidden;
-  const int64_t first = range.begin / kKeyPanel * kKeyPanel;
-  for (int64_t s = first; s < range.end; s += kKeyPanel) {
-    const bool whole = s >= range.begin && s + kKeyPanel <= range.end;
-    unroll<kVecsPerPanel>([&](auto c) __attribute__((always_inline)) {
-      float* at = scores + s + c * kWidth;
-      const Vec key = add(broadcast(static_cast<float>(s + c * kWidth)), lane_indices());
-      Vec x = mul(load(at), factor);
-      if (map.cap != 0.0f) x = mul(cap, tanh(x));
-      if (map.slope != 0.0f) x = fma(slope, abs(sub(broadcast(static_cast<float>(map.distance)), key)), x);
-      if (!whole) x = select_below(key, begin, hidden, select_below(key, end, x, hidden));
-      largest_so_far = max(x, largest_so_far);
-      store(at, x);
-    });
-  }
-  return largest(largest_so_far);
+namespace {
+
+/// Whether scores stay raw q.k in memory: their only change is a positive factor, which keeps the order, so that the largest
+/// is the factor times the largest q.k, and which exponentials() applies in the same instruction as the maximum.
+MINILLM_INLINE bool is_plain(const ScoreMap& map) { return map.cap == 0.0f && map.slope == 0.0f && map.scale > 0.0f; }
+
+MINILLM_INLINE Vec map_vector(Vec x, Vec key, const ScoreMap& map) {
+  x = mul(x, broadcast(map.scale));
+  if (map.cap != 0.0f) x = mul(broadcast(map.cap), tanh(x));
+  if (map.slope == 0.0f) return x;
+  return fma(broadcast(map.slope), abs(sub(broadcast(static_cast<float>(map.distance)), key)), x);
 }
 
-void exponentials(float* scores, KeyRange range, float max_score, float* sum) {
-  const Vec highest = broadcast(max_score);
+/// One panel, mapped, with -inf outside `range`, stored; `largest_so_far` brought up to date.
+MINILLM_INLINE void map_panel(float* scores, int64_t panel, KeyRange range, const ScoreMap& map, Vec& largest_so_far) {
+  const Vec begin = broadcast(static_cast<float>(range.begin)), end = broadcast(static_cast<float>(range.end));
+  const Vec hidden = broadcast(kMinusInfinity);
+  unroll<kVecsPerPanel>([&](auto c) __attribute__((always_inline)) {
+    float* at = scores + panel + c * kWidth;
+    const Vec key = add(broadcast(static_cast<float>(panel + c * kWidth)), lane_indices());
+    const Vec x = is_plain(map) ? load(at) : map_vector(load(at), key, map);
+    const Vec seen = select_below(key, begin, hidden, select_below(key, end, x, hidden));
+    largest_so_far = max(seen, largest_so_far);
+    store(at, seen);
+  });
+}
+
+MINILLM_INLINE float map_range(float* scores, KeyRange range, const ScoreMap& map) {
+  Vec largest_so_far = broadcast(kMinusInfinity);
+  int64_t s = range.begin / kKeyPanel * kKeyPanel;
+  if (!is_plain(map)) {
+    for (; s < range.end; s += kKeyPanel) map_panel(scores, s, range, map, largest_so_far);
+    return largest(largest_so_far);
+  }
+  if (s < range.begin) map_panel(scores, s, range, map, largest_so_far), s += kKeyPanel;
+  for (; s + kKeyPanel <= range.end; s += kKeyPanel) {
+    unroll<kVecsPerPanel>([&](auto c)
+                              __attribute__((always_inline)) { largest_so_far = max(load(scores + s + c * kWidth), largest_so_far); });
+  }
+  if (s < range.end) map_panel(scores, s, range, map, largest_so_far);
+  return largest(largest_so_far) * map.scale;
+}
+
+MINILLM_INLINE void exponentials_of_range(float* scores, KeyRange range, const ScoreMap& map, float max_score, float* sum) {
+  // All scores -inf (overflow of q.k): against 0 they become probabilities of 0, not NaN.
+  const Vec lowered = broadcast(max_score == kMinusInfinity ? 0.0f : -max_score), factor = broadcast(is_plain(map) ? map.scale : 1.0f);
   Vec sums[kVecsPerPanel];
   unroll<kVecsPerPanel>([&](auto c) __attribute__((always_inline)) { sums[c] = load(sum + c * kWidth); });
   for (int64_t s = range.begin / kKeyPanel * kKeyPanel; s < range.end; s += kKeyPanel) {
     unroll<kVecsPerPanel>([&](auto c) __attribute__((always_inline)) {
       float* at = scores + s + c * kWidth;
-      const Vec p = exp2_nonpositive(sub(load(at), highest));
+      const Vec p = exp2_nonpositive(fma(load(at), factor, lowered));
       sums[c] = add(sums[c], p);
       store(at, p);
     });
@@ -59,18 +81,24 @@ void exponentials(float* scores, KeyRange range, float max_score, float* sum) {
   unroll<kVecsPerPanel>([&](auto c) __attribute__((always_inline)) { store(sum + c * kWidth, sums[c]); });
 }
 
+}  // namespace
+
+float map_scores(float* scores, KeyRange range, const ScoreMap& map) { return map_range(scores, range, map); }
+
+void exponentials(float* scores, KeyRange range, const ScoreMap& map, float max_score, float* sum) {
+  exponentials_of_range(scores, range, map, max_score, sum);
+}
+
 void softmax_block(float* scores, KeyRange range, const ScoreMap& map, RunState& state, float* o, int64_t padded_width) {
   if (range.begin >= range.end) return;
-  const float block_max = map_scores(scores, range, map);
-  const float new_max = block_max > state.max ? block_max : state.max;
-  const float keep = power_of_difference(state.max, new_max);
-  if (keep != 1.0f) {  // Times 1 would change nothing.
+  const float block_max = map_range(scores, range, map);
+  if (block_max > state.max) {
+    const float keep = power_of_difference(state.max, block_max);
     scale(state.sum, keep, kKeyPanel);
     scale(o, keep, padded_width);
+    state.max = block_max;
   }
-  state.max = new_max;
-  // All scores -inf (overflow of q.k): against 0 they become probabilities of 0, not NaN.
-  exponentials(scores, range, new_max == kMinusInfinity ? 0.0f : new_max, state.sum);
+  exponentials_of_range(scores, range, map, state.max, state.sum);
 }
 
 float sum_lanes(const float* sum) {

@@ -64,9 +64,8 @@ MINILLM_INLINE Vec copy_sign(Vec magnitude, Vec sign) {
       _mm512_ternarylogic_epi32(_mm512_set1_epi32(INT32_MIN), _mm512_castps_si512(sign), _mm512_castps_si512(magnitude), 0xCA);
   return _mm512_castsi512_ps(bits);
 }
-MINILLM_INLINE Vec round(Vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
-/// a 2^n for integer n from -126 to 0 and a in [0.7, 1.5].
-MINILLM_INLINE Vec scale_by_power(Vec a, Vec n) { return _mm512_scalef_ps(a, n); }
+/// a minus the nearest integer; 0 for an infinity.
+MINILLM_INLINE Vec fraction(Vec a) { return _mm512_reduce_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 /// x < bound ? below : other; a NaN in x takes `other`.
 MINILLM_INLINE Vec select_below(Vec x, Vec bound, Vec below, Vec other) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, bound, _CMP_LT_OQ), other, below);
