@@ -12,6 +12,7 @@
 #include "base/dtype.h"
 #include "io/byte_reader.h"
 #include "io/gguf.h"
+#include "io/gguf_types.h"
 #include "io/limits.h"
 #include "io/printable.h"
 
@@ -28,50 +29,6 @@ constexpr std::array<std::string_view, kEnd> kTypeNames{"u8",   "i8",     "u16",
                                                         "bool", "string", "array", "u64", "i64", "f64"};
 /// The fewest bytes that an element of an array takes; 0 for an array, which may not be an element.
 constexpr std::array<uint64_t, kEnd> kSmallestElement{1, 1, 2, 2, 4, 4, 4, 1, 8, 0, 8, 8, 8};
-
-/// ggml's tensor type numbers. Numbers that are missing were removed from ggml or belong to no file.
-struct TensorType {
-  uint32_t id;
-  std::optional<Dtype> dtype;  ///< None: known, but not read by us.
-  std::string_view name;
-};
-constexpr std::array<TensorType, 35> kTensorTypes{{
-    {0, Dtype::kF32, "F32"},
-    {1, Dtype::kF16, "F16"},
-    {2, Dtype::kQ4_0, "Q4_0"},
-    {3, Dtype::kQ4_1, "Q4_1"},
-    {6, Dtype::kQ5_0, "Q5_0"},
-    {7, Dtype::kQ5_1, "Q5_1"},
-    {8, Dtype::kQ8_0, "Q8_0"},
-    {9, {}, "Q8_1"},
-    {10, {}, "Q2_K"},
-    {11, {}, "Q3_K"},
-    {12, Dtype::kQ4_K, "Q4_K"},
-    {13, Dtype::kQ5_K, "Q5_K"},
-    {14, Dtype::kQ6_K, "Q6_K"},
-    {15, {}, "Q8_K"},
-    {16, {}, "IQ2_XXS"},
-    {17, {}, "IQ2_XS"},
-    {18, {}, "IQ3_XXS"},
-    {19, {}, "IQ1_S"},
-    {20, {}, "IQ4_NL"},
-    {21, {}, "IQ3_S"},
-    {22, {}, "IQ2_S"},
-    {23, {}, "IQ4_XS"},
-    {24, {}, "I8"},
-    {25, {}, "I16"},
-    {26, Dtype::kI32, "I32"},
-    {27, {}, "I64"},
-    {28, {}, "F64"},
-    {29, {}, "IQ1_M"},
-    {30, Dtype::kBF16, "BF16"},
-    {34, {}, "TQ1_0"},
-    {35, {}, "TQ2_0"},
-    {39, {}, "MXFP4"},
-    {40, {}, "NVFP4"},
-    {41, {}, "Q1_0"},
-    {42, {}, "Q2_0"},
-}};
 
 /// How far [offset, offset + bytes) reaches past `end`, for a message; saturates.
 uint64_t missing_bytes(uint64_t offset, uint64_t bytes, uint64_t end) noexcept {
@@ -260,8 +217,8 @@ MetadataValue Parser::read_array(const std::string& field) {
 
 Dtype Parser::read_tensor_type(const std::string& field) {
   const auto id = in_.read<uint32_t>(field);
-  const auto* const known = std::ranges::find(kTensorTypes, id, &TensorType::id);
-  if (known == kTensorTypes.end())
+  const auto* const known = std::ranges::find(kGgufTensorTypes, id, &GgufTensorType::id);
+  if (known == kGgufTensorTypes.end())
     throw Error(ErrorCode::kUnsupported, in_.what(), ": ", field, ": tensor type ", static_cast<int32_t>(id), " is not known");
   if (!known->dtype)
     throw Error(ErrorCode::kUnsupported, in_.what(), ": ", field, ": tensor type ", id, " (", known->name,

@@ -43,12 +43,19 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   if (size_ > 0) {
     void* mapping = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, opened.fd, 0);
     if (mapping == MAP_FAILED) throw Error(ErrorCode::kOutOfMemory, path, ": cannot map ", size_, " bytes: ", reason(errno));
+    try {
+      guard_ = FaultGuard(mapping, size_);
+    } catch (...) {
+      ::munmap(mapping, size_);
+      throw;
+    }
     data_ = static_cast<const std::byte*>(mapping);
   }
   fd_ = std::exchange(opened.fd, -1);
 }
 
 MappedFile::~MappedFile() {
+  guard_ = FaultGuard();  // Before the range can be another mapping's.
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
   if (fd_ >= 0) ::close(fd_);
 }
@@ -58,13 +65,15 @@ MappedFile::MappedFile(MappedFile&& other) noexcept
       fd_(std::exchange(other.fd_, -1)),
       data_(std::exchange(other.data_, nullptr)),
       size_(std::exchange(other.size_, 0)),
-      modified_ns_(other.modified_ns_) {}
+      modified_ns_(other.modified_ns_),
+      guard_(std::move(other.guard_)) {}
 
 void MappedFile::check_unchanged() const {
   struct stat status {};
   if (::fstat(fd_, &status) != 0) throw Error(ErrorCode::kCorruptFile, path_, ": cannot stat: ", reason(errno));
   if (static_cast<size_t>(status.st_size) != size_)
     throw Error(ErrorCode::kCorruptFile, path_, ": changed while it was read: ", size_, " bytes before, ", status.st_size, " now");
+  if (guard_.faulted()) throw Error(ErrorCode::kCorruptFile, path_, ": a part could not be read: was it cut short meanwhile?");
   if (modified_ns(status) != modified_ns_) throw Error(ErrorCode::kCorruptFile, path_, ": was written to while it was read");
 }
 

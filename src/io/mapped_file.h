@@ -1,14 +1,16 @@
 // mapped_file.h - a file's bytes, mapped read-only.
 // Memory:  pages come from the page cache on first touch; nothing is copied.
-// Safety:  the mapping is as long as the file was when it was opened. A file that is replaced by rename keeps its old bytes;
-//          one that is cut short while mapped would raise SIGBUS on the next touch, so a loader copies what it needs, then
-//          calls check_unchanged(), and nothing reads the mapping afterwards.
+// Safety:  the mapping is as long as the file was when it was opened. A file that is replaced by rename keeps its old bytes.
+//          One that is cut short reads as zeros from there on (fault_guard.h). So a loader copies what it needs, then calls
+//          check_unchanged(): if that is silent, what it copied is what was checked.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
+
+#include "io/fault_guard.h"
 
 namespace minillm {
 
@@ -26,7 +28,8 @@ class MappedFile {
   std::span<const std::byte> bytes() const noexcept { return {data_, size_}; }
   const std::string& path() const noexcept { return path_; }
 
-  /// Throws Error{kCorruptFile} if the file's size or modification time is no longer what it was when it was opened.
+  /// Throws Error{kCorruptFile} if a part could not be read, or the file's size or modification time is no longer what it was
+  /// when it was opened.
   void check_unchanged() const;
 
  private:
@@ -35,6 +38,7 @@ class MappedFile {
   const std::byte* data_ = nullptr;  ///< Null for an empty file.
   size_t size_ = 0;
   int64_t modified_ns_ = 0;
+  FaultGuard guard_;
 };
 
 /// The whole text of a small file. Throws Error{kNotFound} as MappedFile does, Error{kCorruptFile} above `limit` bytes.

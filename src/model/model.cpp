@@ -75,6 +75,7 @@ MiniLLM MiniLLM::load(const std::string& path, const LoadOptions& options) {
   check_tensors(config, *source);
   std::shared_ptr<Backend> backend = make_backend(options.device, {.n_threads = options.n_threads});
   Weights weights = load_weights(config, *source, *backend, options.dtype);
+  source->check_unchanged();  // What was copied is what was checked.
   return MiniLLM(std::make_unique<Impl>(config, std::move(backend), std::move(weights), options.flash_block_size));
 }
 

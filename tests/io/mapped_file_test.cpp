@@ -2,7 +2,9 @@
 #include "io/mapped_file.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include <filesystem>
 #include <fstream>
@@ -72,6 +74,34 @@ TEST(MappedFile, ASourceNoticesAFileCutAfterOpening) {
   EXPECT_NO_THROW(source->check_unchanged());
   std::filesystem::resize_file(path, 10);
   expect_error(ErrorCode::kCorruptFile, "10 now", [&] { source->check_unchanged(); });
+}
+
+TEST(MappedFile, AFileCutWhileMappedReadsAsZerosAndIsNoticed) {
+  const TempFolder folder;
+  const std::string content(5 * 4096 + 17, 'x');
+  const MappedFile file(folder.write("f", content)), other(folder.write("other", content));
+  std::filesystem::resize_file(folder / "f", 4096);
+  int64_t n_zeros = 0;
+  for (const std::byte byte : file.bytes()) n_zeros += byte == std::byte{0};
+  EXPECT_EQ(n_zeros, 4 * 4096 + 17);
+  std::filesystem::resize_file(folder / "f", content.size());  // Also where the size is the old one again.
+  expect_error(ErrorCode::kCorruptFile, "a part could not be read", [&] { file.check_unchanged(); });
+  EXPECT_NO_THROW(other.check_unchanged());
+}
+
+TEST(MappedFileDeathTest, FaultsElsewhereStillKill) {
+  const auto killed = [](int status) {  // A sanitizer's handler, which was there before ours, exits instead.
+    return (WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS) || (WIFEXITED(status) && WEXITSTATUS(status) != 0);
+  };
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  EXPECT_EXIT(
+      {
+        const TempFolder folder;
+        const MappedFile guarded(folder.write("guarded", "x"));
+        ::raise(SIGBUS);  // Its address is no mapping's.
+        ::raise(SIGBUS);  // The default action is back.
+      },
+      killed, "");
 }
 
 TEST(ReadTextFile, GivesTheTextUpToItsLimit) {
