@@ -1,0 +1,129 @@
+// composites_test.cpp - operations that a backend may fuse, against the same made of the small ones on that backend, and a whole
+// step against the oracle.
+#include "conformance/tiny_model.h"
+
+namespace minillm {
+namespace {
+
+using namespace test;
+
+class Composites : public OnTarget {
+ protected:
+  static constexpr int64_t kCounts[] = {0, 1, 2, 5, 40};
+
+  /// Float weights: rounding. Quantised ones: int8 activations, where a fused operation may use one term and its parts two. The
+  /// noise of one term is max |x| / 127 / sqrt(12) of a unit, 0.7% of the output's spread here; 8 standard deviations.
+  static double tolerance(const TinyTypes& types, const Array& want) {
+    double squares = 0;
+    const std::vector<float> values = want.host();
+    for (float x : values) squares += static_cast<double>(x) * static_cast<double>(x);
+    const double rms = std::sqrt(squares / std::max<double>(1, static_cast<double>(values.size())));
+    return rms * (is_quantised(types.qk) ? 0.06 : 2e-5) + 1e-6;
+  }
+};
+
+TEST_P(Composites, AttentionInputMatchesItsParts) {
+  for (const TinyTypes& types : kTinyTypes)
+    for (const bool extras : {false, true}) {
+      TinyModel model(*backend_, types, extras);
+      for (const int64_t t : kCounts) {
+        const Step step({{19, t}}, 16, 3);
+        const KvShape shape{.n_layers = 2,
+                            .n_kv_heads = TinyModel::kKvHeads,
+                            .head_dim = TinyModel::kDim,
+                            .page_tokens = 16,
+                            .max_pages = 0,
+                            .dtype = Dtype::kF32};
+        const auto fused_kv = make_storage(*backend_, shape, step.n_pages), plain_kv = make_storage(*backend_, shape, step.n_pages);
+        const Array x(*backend_, {t, TinyModel::kHidden}, randn(1, t * TinyModel::kHidden)), angles(*backend_, {t, TinyModel::kDim});
+        const Array fused(*backend_, {t, TinyModel::kHeads, TinyModel::kDim}), plain(*backend_, {t, TinyModel::kHeads, TinyModel::kDim});
+        backend_->reserve_workspace(TinyModel::workspace(std::max<int64_t>(t, 1), 100, 1));
+        backend_->begin_step(step.batch());
+        backend_->rope_angles(angles, model.frequencies());
+        backend_->attention_input(fused, x, model.attention_input(1), angles, *fused_kv, 1);
+        backend_->Backend::attention_input(plain, x, model.attention_input(1), angles, *plain_kv, 1);
+        expect_close(fused, plain, tolerance(types, plain), std::string(types.name) + " q");
+        for (int64_t slot = 19; slot < 19 + t; ++slot) {
+          std::vector<float> k[2], v[2];
+          for (int i = 0; i < 2; ++i) {
+            k[i].resize(TinyModel::kKvHeads * TinyModel::kDim);
+            v[i].resize(k[i].size());
+            (i == 0 ? fused_kv : plain_kv)
+                ->read(1, step.tables[0][static_cast<size_t>(slot / 16)], slot % 16,
+                       {k[i].data(), Dtype::kF32, {1, TinyModel::kKvHeads, TinyModel::kDim}},
+                       {v[i].data(), Dtype::kF32, {1, TinyModel::kKvHeads, TinyModel::kDim}});
+          }
+          const Shape kv_shape{TinyModel::kKvHeads, TinyModel::kDim};
+          const Array want_k(*oracle_, kv_shape, k[1]), want_v(*oracle_, kv_shape, v[1]);
+          expect_close(Array(*oracle_, kv_shape, k[0]), want_k, tolerance(types, want_k), "k");
+          expect_close(Array(*oracle_, kv_shape, v[0]), want_v, tolerance(types, want_v), "v");
+        }
+      }
+    }
+}
+
+TEST_P(Composites, AttentionOutputAndFeedForwardMatchTheirParts) {
+  for (const TinyTypes& types : kTinyTypes)
+    for (const bool extras : {false, true}) {
+      TinyModel model(*backend_, types, extras);
+      for (const int64_t t : kCounts) {
+        const Shape shape{t, TinyModel::kHidden};
+        const std::vector<float> x = randn(2, t * TinyModel::kHidden);
+        const Array attended(*backend_, {t, TinyModel::kHeads * TinyModel::kDim}, randn(3, t * TinyModel::kHeads * TinyModel::kDim));
+        const Step step({{0, t}}, 16);
+        backend_->reserve_workspace(TinyModel::workspace(std::max<int64_t>(t, 1), 100, 1));
+        backend_->begin_step(step.batch());
+        const Array fused(*backend_, shape, x), plain(*backend_, shape, x);
+        backend_->attention_output(fused, attended, model.output(0), model.post_norm(0), 1e-5f);
+        backend_->Backend::attention_output(plain, attended, model.output(0), model.post_norm(0), 1e-5f);
+        expect_close(fused, plain, tolerance(types, plain), std::string(types.name) + " attention_output");
+        const Array fused_ffn(*backend_, shape, x), plain_ffn(*backend_, shape, x);
+        backend_->feed_forward(fused_ffn, model.feed_forward(0));
+        backend_->Backend::feed_forward(plain_ffn, model.feed_forward(0));
+        expect_close(fused_ffn, plain_ffn, tolerance(types, plain_ffn), std::string(types.name) + " feed_forward");
+      }
+    }
+}
+
+TEST_P(Composites, HeadMatchesItsParts) {
+  for (const TinyTypes& types : kTinyTypes) {
+    TinyModel model(*backend_, types);
+    for (const float cap : {0.0f, 30.0f}) {
+      const Array x(*backend_, {9, TinyModel::kHidden}, randn(4, 9 * TinyModel::kHidden));
+      for (const std::vector<int32_t>& rows : {std::vector<int32_t>{}, {8}, {0, 8, 3, 3, 7}}) {
+        const int64_t n = static_cast<int64_t>(rows.size());
+        const Array fused(*backend_, {n, TinyModel::kVocab}), plain(*backend_, {n, TinyModel::kVocab});
+        const Step step({{0, 9}}, 16);
+        backend_->reserve_workspace(TinyModel::workspace(9, 100, 1));
+        backend_->begin_step(step.batch());
+        backend_->head(fused, x, rows, model.norm(0), 1e-5f, model.embedding(), cap);
+        backend_->Backend::head(plain, x, rows, model.norm(0), 1e-5f, model.embedding(), cap);
+        expect_close(fused, plain, tolerance(types, plain), std::string(types.name) + " head");
+      }
+    }
+  }
+}
+
+TEST_P(Composites, WholeStepMatchesTheOracle) {
+  for (const TinyTypes& types : kTinyTypes) {
+    const auto tokens = random_tokens(5, 60);
+    TinySession got(make_target(GetParam()), types, 1, Dtype::kF32), want(make_reference_backend(), types, 1, Dtype::kF32);
+    const std::vector<float> x = got.append(0, tokens, 50), y = want.append(0, tokens);
+    double error = 0, power = 0, worst = 0;
+    for (size_t i = 0; i < y.size(); ++i) {
+      const double difference = static_cast<double>(x[i]) - static_cast<double>(y[i]);
+      error += difference * difference;
+      power += static_cast<double>(y[i]) * static_cast<double>(y[i]);
+      worst = std::max(worst, std::abs(difference));
+    }
+    // Float weights agree to rounding. With int8 activations each of 9 products adds noise of about 1/127/sqrt(12) of its input's
+    // largest values: 1% of the output each at random weights, so 3% together; 8% leaves room for the softmax to amplify it.
+    const double limit = is_quantised(types.qk) ? 0.08 : GetParam().bf16_products != 0 ? 0.03 : 1e-5;
+    EXPECT_LT(std::sqrt(error / power), limit) << types.name << ", largest difference " << worst;
+  }
+}
+
+MINILLM_ON_EVERY_TARGET(Composites);
+
+}  // namespace
+}  // namespace minillm
