@@ -44,17 +44,25 @@ void Backend::attention_output(TensorView x, ConstTensorView attended, const Pac
   add(x, projected);
 }
 
-void Backend::feed_forward(TensorView x, const FeedForward& w) {
-  const int64_t n_rows = x.dim(0), ffn = w.down->cols();
-  const TensorView normed = scratch(0, n_rows, x.dim(1));
-  const TensorView gate_up = scratch(1, n_rows, 2 * ffn);
-  const TensorView gated = scratch(2, n_rows, ffn);
+void Backend::feed_forward_input(TensorView gated, ConstTensorView x, const FeedForward& w) {
+  const TensorView normed = scratch(0, x.dim(0), x.dim(1));
+  const TensorView gate_up = scratch(1, x.dim(0), w.gate_up->rows());
   rms_norm(normed, x, w.norm, w.norm_eps);
   matmul(gate_up, normed, *w.gate_up);
   gated_activation(gated, gate_up, w.activation);
-  matmul(normed, gated, *w.down);
-  if (w.post_norm) rms_norm(normed, normed, w.post_norm, w.norm_eps);
-  add(x, normed);
+}
+
+void Backend::feed_forward_output(TensorView x, ConstTensorView gated, const FeedForward& w) {
+  const TensorView projected = scratch(0, x.dim(0), x.dim(1));
+  matmul(projected, gated, *w.down);
+  if (w.post_norm) rms_norm(projected, projected, w.post_norm, w.norm_eps);
+  add(x, projected);
+}
+
+void Backend::feed_forward(TensorView x, const FeedForward& w) {
+  const TensorView gated = scratch(2, x.dim(0), w.down->cols());
+  feed_forward_input(gated, x, w);
+  feed_forward_output(x, gated, w);
 }
 
 void Backend::head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps,

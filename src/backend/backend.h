@@ -170,7 +170,11 @@ class Backend {
                                int64_t layer);
   /// x += post_norm(attended w^T) (no norm where post_norm is empty). attended [T, H D].
   virtual void attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps);
-  /// x += post_norm(down(activation(gate(norm(x))) * up(norm(x)))).
+  /// gated = activation(gate(norm(x))) * up(norm(x)). x [T, E], gated [T, F].
+  virtual void feed_forward_input(TensorView gated, ConstTensorView x, const FeedForward& w);
+  /// x += post_norm(down(gated)).
+  virtual void feed_forward_output(TensorView x, ConstTensorView gated, const FeedForward& w);
+  /// Both, one after the other.
   virtual void feed_forward(TensorView x, const FeedForward& w);
   /// logits[i] = softcap(norm(x[rows[i]]) w^T). logits [n, V], device memory.
   virtual void head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps,

@@ -14,8 +14,10 @@
 namespace minillm::cpu {
 namespace {
 
-/// Which products get 15-bit activations: those whose error reaches the logits undamped (docs/SPEED.md, "Quantised products").
-constexpr ActivationTerms kAttentionInputTerms = ActivationTerms::kTwo, kHeadTerms = ActivationTerms::kTwo;
+/// Which products get 15-bit activations: those whose error reaches the logits undamped, and the one whose input has the widest
+/// range, being itself a product (docs/SPEED.md, "Quantised products").
+constexpr ActivationTerms kAttentionInputTerms = ActivationTerms::kTwo, kDownTerms = ActivationTerms::kTwo,
+                          kHeadTerms = ActivationTerms::kTwo;
 
 constexpr int64_t kParallelElements = 16384;  ///< Less work than this is done before another thread has noticed.
 constexpr int64_t kItemElements = 8192;       ///< Rows are handed out in runs of about this much.
@@ -163,6 +165,12 @@ void CpuBackend::attention_input(TensorView q, ConstTensorView x, const Attentio
                                  int64_t layer) {
   terms_ = kAttentionInputTerms;
   Backend::attention_input(q, x, w, angles, kv, layer);
+  terms_ = ActivationTerms::kOne;
+}
+
+void CpuBackend::feed_forward_output(TensorView x, ConstTensorView gated, const FeedForward& w) {
+  terms_ = kDownTerms;
+  Backend::feed_forward_output(x, gated, w);
   terms_ = ActivationTerms::kOne;
 }
 
