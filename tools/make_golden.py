@@ -15,7 +15,8 @@ NAME_TEXT.golden, little endian, read by tests/support/golden.h:
     float32  top_logits [T, K]
     float32  column_logits [T, C]
 
-NAME_greedy.json: prompt, its ids, 64 greedily chosen tokens, their text, and by how much each won over the runner-up.
+NAME_greedy.json, a list: prompt, its ids, up to 64 greedily chosen tokens, their text, and by how much each won over the
+runner-up. The prompts are chosen so that no choice is near a tie: a tie proves nothing about whoever breaks it differently.
 """
 import argparse
 import json
@@ -71,9 +72,10 @@ def write_golden(path, ids, logits, columns):
     print(f"{path}: {len(ids)} tokens, mean NLL {nll[:-1].mean():.6f}, {os.path.getsize(path)} bytes")
 
 
-def write_greedy(path, model, tokenizer, prompt, ids):
+def greedy(model, tokenizer, prompt):
     """One token at a time with the cache of transformers, to the end token or N_GREEDY."""
     ends = {tokenizer.eos_token_id}
+    ids = tokenizer(prompt)["input_ids"]
     cache, new, margins, step = None, [], [], torch.tensor([ids])
     while len(new) < N_GREEDY and not (new and new[-1] in ends):
         with torch.no_grad():
@@ -83,15 +85,12 @@ def write_greedy(path, model, tokenizer, prompt, ids):
         new.append(int(best.indices[0]))
         margins.append(round(float(best.values[0] - best.values[1]), 4))
         step = torch.tensor([[new[-1]]])
-    record = {"prompt": prompt, "prompt_ids": ids, "new_ids": new, "new_text": tokenizer.decode(new, skip_special_tokens=True),
-              "margins": margins}
-    with open(path, "w", encoding="utf-8") as out:
-        json.dump(record, out, ensure_ascii=False, indent=1)
-        out.write("\n")
-    print(f"{path}: {record['new_text']!r}, smallest margin {min(margins)}")
+    print(f"{prompt!r}: {tokenizer.decode(new)!r}, smallest margin {min(margins)}")
+    return {"prompt": prompt, "prompt_ids": ids, "new_ids": new, "new_text": tokenizer.decode(new, skip_special_tokens=True),
+            "margins": margins}
 
 
-def make(name, path, question, prompt):
+def make(name, path, questions, prompts):
     tokenizer, template = load_tokenizer(path)
     model = load_model(path)
     columns = np.sort(np.random.default_rng(2026).choice(model.config.vocab_size, N_COLUMNS, replace=False))
@@ -101,12 +100,13 @@ def make(name, path, question, prompt):
         if len(ids) != n_tokens:
             raise SystemExit(f"{text}.txt has {len(ids)} tokens for {name}, {n_tokens} are needed")
         write_golden(os.path.join(FOLDER, f"{name}_{text}.golden"), ids, logits_of(model, ids), columns)
-    if question:
+    if questions:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         render = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True).from_string(template).render
-        prompt = render(messages=[{"role": "user", "content": question}], add_generation_prompt=True)
-    write_greedy(os.path.join(FOLDER, f"{name}_greedy.json"), model, tokenizer, prompt, tokenizer(prompt)["input_ids"])
+        prompts = [render(messages=[{"role": "user", "content": q}], add_generation_prompt=True) for q in questions] + prompts
+    with open(os.path.join(FOLDER, f"{name}_greedy.json"), "w", encoding="utf-8") as out:
+        out.write("[" + ",\n".join(json.dumps(greedy(model, tokenizer, p), ensure_ascii=False) for p in prompts) + "]\n")
 
 
 def main():
@@ -117,9 +117,9 @@ def main():
     args = args.parse_args()
     torch.set_num_threads(args.threads)
     if args.smollm2:
-        make("smollm2", args.smollm2, "What is the capital of France?", None)
+        make("smollm2", args.smollm2, ["What is the capital of France?", "Why is the sky blue?"], [])
     if args.gemma3:
-        make("gemma3", args.gemma3, None, "The lighthouse stood at the end of")
+        make("gemma3", args.gemma3, [], ["def fibonacci(n):\n", "Water boils at a temperature of"])
 
 
 if __name__ == "__main__":
