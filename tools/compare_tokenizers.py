@@ -2,7 +2,7 @@
 """compare_tokenizers.py - our tokenizer against the references, string by string.
 
     tools/compare_tokenizers.py MODEL.gguf [--pipe build/release/bin/tokenizer_pipe] [--count 100000] [--seed 1]
-    tools/compare_tokenizers.py MODEL.gguf --golden tests/golden/X.tokens.gz --count 3000    stores the reference's answers
+    tools/compare_tokenizers.py MODEL.gguf --golden tests/golden/X.tokens --count 1500       stores the reference's answers
     tools/compare_tokenizers.py MODEL.gguf --speed TEXT                                      times ours and Hugging Face's, interleaved
     tools/compare_tokenizers.py tokenizer.json                                               against Hugging Face's reading of the same file
     tools/compare_tokenizers.py - --families FOLDER --train TEXT     trains a small tokenizer.json of each family, with answers
@@ -154,7 +154,7 @@ PARTS = ["'s", "'S", "'ll", "'LL", "'re", "\u2019s", "'\u017f", "n't", "\u0301",
          "1\u0663\u00bd\u2167", "\U0001F469\u200d\U0001F4BB", "\U0001F1E9\U0001F1EA", "e\u0301", "\uac00\u1100\u1161"]
 
 
-def random_strings(count, seed, vocabulary):
+def random_strings(count, seed, vocabulary, lengths=(1, 2, 3, 5, 8, 13)):
     """Every kind the contract names; a fixed seed gives fixed strings. Yields bytes."""
     rng = random.Random(seed)
     words = [t.replace("\u0120", " ").replace("\u2581", " ") for t in rng.sample(vocabulary.tokens, min(5000, len(vocabulary.tokens)))]
@@ -163,7 +163,7 @@ def random_strings(count, seed, vocabulary):
     look_alikes = lambda: (lambda t: rng.choice([t, t[:-1], t[1:], t.upper(), t + t, "<" + t, t + ">", " " + t + " "]))(rng.choice(special))
     for _ in range(count):
         out = []
-        for _ in range(rng.choice([1, 2, 3, 5, 8, 13])):
+        for _ in range(rng.choice(lengths)):
             kind = rng.random()
             if kind < 0.25:
                 out += [random_character(rng) for _ in range(rng.randrange(1, 12))]
@@ -204,15 +204,27 @@ def compare(pipe, reference, strings, special):
     return wrong, decoded_wrong
 
 
+def varint(value):
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes(out) + bytes([value])
+
+
 def store(path, strings, reference):
-    """u32 bytes · u32 ids · the bytes · the ids, for each string."""
-    ids = reference.encode([s.decode("utf-8", "replace") for s in strings], special=False)
+    """For each string, in varints: how many ids, the ids, and 1 + how many bytes with the bytes, or 0 where decoding the ids gives them."""
+    texts = [s.decode("utf-8", "replace") for s in strings]
+    ids = reference.encode(texts, special=False)
+    back = reference.decode(ids) or [t.replace("\u2581", " ") for t in texts]
     with open(path, "wb") as out:
-        for data, row in zip(strings, ids):
-            out.write(struct.pack("<II", len(data), len(row)) + data + struct.pack(f"<{len(row)}i", *row))
+        for data, row, decoded in zip(strings, ids, back):
+            out.write(varint(len(row)) + b"".join(map(varint, row)))
+            out.write(varint(0) if decoded.encode() == data else varint(len(data) + 1) + data)
     print(f"{path}: {len(strings)} strings")
 
 
+GOLDEN_LENGTHS = (1, 1, 2, 3)
 LLAMA3 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 GPT4O = (r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
          r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|"
@@ -250,7 +262,7 @@ def make_families(arguments):
         tokenizer.decoder = decoder
         special = ["<unk>"] + ([f"<0x{b:02X}>" for b in range(256)] if "byte_fallback" in options else [])
         alphabet = [] if "unk_token" in options else p.ByteLevel.alphabet()
-        trainer = trainers.BpeTrainer(vocab_size=len(special) + 700, special_tokens=special, initial_alphabet=alphabet, max_token_length=12, show_progress=False)
+        trainer = trainers.BpeTrainer(vocab_size=len(special) + 500, special_tokens=special, initial_alphabet=alphabet, max_token_length=12, show_progress=False)
         tokenizer.train_from_iterator(text.splitlines() + SPACES + PARTS, trainer)
         saved = json.loads(tokenizer.to_str())
         saved["model"]["ignore_merges"] = options.get("ignore_merges", False)
@@ -258,12 +270,12 @@ def make_families(arguments):
         saved["added_tokens"] = [t for t in saved["added_tokens"] if t["content"] == "<unk>"]
         tokenizer = Tokenizer.from_str(json.dumps(saved))
         tokenizer.add_special_tokens(["<|im_start|>", AddedToken("<|im_end|>", rstrip=True), AddedToken("<mask>", lstrip=True)])
-        tokenizer.add_tokens([AddedToken("<tool>", normalized=False), AddedToken("\n\n\n", normalized=False), AddedToken("Hello", normalized=True)])
+        tokenizer.add_tokens([AddedToken("<tool>", normalized=False), AddedToken("\n\n\n", normalized=False), AddedToken("Hello", normalized=name not in ("llama2", "metaspace"))])
         path = f"{arguments.families}/{name}.json"
         with open(path, "w", encoding="utf-8") as out:
             json.dump(json.loads(tokenizer.to_str()), out, ensure_ascii=False, separators=(",", ":"))
         vocabulary = JsonVocabulary(path)
-        store(f"{arguments.families}/{name}.tokens", list(random_strings(arguments.count, arguments.seed, vocabulary)), HuggingFace(vocabulary))
+        store(f"{arguments.families}/{name}.tokens", list(random_strings(arguments.count, arguments.seed, vocabulary, GOLDEN_LENGTHS)), HuggingFace(vocabulary))
 
 
 def speed(arguments, vocabulary):
@@ -318,9 +330,10 @@ def main():
     if arguments.speed:
         return speed(arguments, vocabulary)
     reference = SentencePiece(vocabulary) if vocabulary.model == "llama" else HuggingFace(vocabulary)
-    strings = list(random_strings(arguments.count, arguments.seed, vocabulary))
     if arguments.golden:
+        strings = list(random_strings(arguments.count, arguments.seed, vocabulary, GOLDEN_LENGTHS))
         return store(arguments.golden, strings, reference)
+    strings = list(random_strings(arguments.count, arguments.seed, vocabulary))
     failed = 0
     for special in (False, True):
         pipe = Pipe([arguments.pipe, arguments.model] + (["special"] if special else []))

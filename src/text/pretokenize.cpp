@@ -63,44 +63,49 @@ const Family* find_family(std::string_view name) {
   return nullptr;
 }
 
-/// Collects pieces as a behaviour wants them, from alternating text that does and does not match.
+/// Gives out pieces as a behaviour wants them, from alternating text that does and does not match. The last piece is held back,
+/// since the next may be joined to it.
 class Splitter {
  public:
-  Splitter(std::string_view text, SplitBehavior behavior, bool invert, std::vector<std::string_view>& out)
-      : text_(text), behavior_(behavior), invert_(invert), out_(out) {}
+  Splitter(std::string_view text, SplitBehavior behavior, bool invert, WordSink sink)
+      : text_(text), behavior_(behavior), invert_(invert), sink_(sink) {}
 
   /// The match [begin, end), in order; empty ones cut there.
   void match(size_t begin, size_t end) {
     if (begin > at_) part(at_, begin, invert_);
     if (end > begin) part(begin, end, !invert_);
-    if (begin == end) may_join_ = false;
+    if (begin == end) flush();
     at_ = end;
   }
   void finish() {
     if (at_ < text_.size()) part(at_, text_.size(), invert_);
+    flush();
   }
 
  private:
+  void flush() {
+    if (held_end_ > held_begin_) sink_(text_.substr(held_begin_, held_end_ - held_begin_));
+    held_begin_ = held_end_;
+  }
   void part(size_t begin, size_t end, bool matched) {
-    const bool join = may_join_ && !out_.empty() &&
-                      ((behavior_ == SplitBehavior::kMergedWithPrevious && matched && !last_matched_) ||
-                       (behavior_ == SplitBehavior::kMergedWithNext && !matched && last_matched_) ||
-                       (behavior_ == SplitBehavior::kContiguous && matched == last_matched_));
+    const bool join = held_end_ > held_begin_ && ((behavior_ == SplitBehavior::kMergedWithPrevious && matched && !last_matched_) ||
+                                                  (behavior_ == SplitBehavior::kMergedWithNext && !matched && last_matched_) ||
+                                                  (behavior_ == SplitBehavior::kContiguous && matched == last_matched_));
     last_matched_ = matched;
-    if (behavior_ == SplitBehavior::kRemoved && matched) return;
-    if (join)
-      out_.back() = std::string_view(out_.back().data(), out_.back().size() + (end - begin));
-    else
-      out_.push_back(text_.substr(begin, end - begin));
-    may_join_ = true;
+    if (!join) {
+      flush();
+      held_begin_ = begin;
+    }
+    held_end_ = end;
+    if (behavior_ == SplitBehavior::kRemoved && matched) held_begin_ = end;
   }
 
   std::string_view text_;
   SplitBehavior behavior_;
   bool invert_;
-  std::vector<std::string_view>& out_;
-  size_t at_ = 0;
-  bool last_matched_ = false, may_join_ = false;
+  WordSink sink_;
+  size_t at_ = 0, held_begin_ = 0, held_end_ = 0;
+  bool last_matched_ = false;
 };
 
 void split_by_regex(RegexMatcher& matcher, std::string_view text, Splitter& splitter) {
@@ -157,29 +162,29 @@ void PreTokenizer::add_literal(const std::string& literal, SplitBehavior behavio
 
 void PreTokenizer::add_digits(bool individual) { steps_.emplace_back(individual ? WordRule::kSingleDigits : WordRule::kDigitRuns); }
 
-std::vector<std::string_view> PreTokenizer::split(std::string_view text) const {
-  std::vector<std::string_view> pieces, next;
-  if (!text.empty()) pieces.push_back(text);
-  for (const Step& step : steps_) {
-    next.clear();
-    if (const auto* rule = std::get_if<WordRule>(&step)) {
-      for (const std::string_view piece : pieces) scan_words(*rule, piece, next);
-    } else {
-      const auto& pattern = std::get<PatternStep>(step);
-      std::optional<RegexMatcher> matcher;
-      if (const auto* regex = std::get_if<Regex>(&pattern.pattern)) matcher.emplace(*regex);
-      for (const std::string_view piece : pieces) {
-        std::vector<std::string_view> parts;
-        Splitter splitter(piece, pattern.behavior, pattern.invert, parts);
-        if (matcher)
-          split_by_regex(*matcher, piece, splitter);
-        else
-          split_by_literal(std::get<std::string>(pattern.pattern), piece, splitter);
-        next.insert(next.end(), parts.begin(), parts.end());
-      }
-    }
-    pieces.swap(next);
+void PreTokenizer::split_from(size_t step, std::string_view piece, Matchers& matchers, WordSink sink) const {
+  if (step == steps_.size()) return sink(piece);  // The depth is the number of steps, whatever the text.
+  const auto next = [&](std::string_view part) { split_from(step + 1, part, matchers, sink); };
+  if (const auto* rule = std::get_if<WordRule>(&steps_[step])) return scan_words(*rule, piece, next);
+  const auto& pattern = std::get<PatternStep>(steps_[step]);
+  Splitter splitter(piece, pattern.behavior, pattern.invert, next);
+  if (const auto* regex = std::get_if<Regex>(&pattern.pattern)) {
+    if (!matchers[step]) matchers[step].emplace(*regex);
+    split_by_regex(*matchers[step], piece, splitter);
+  } else {
+    split_by_literal(std::get<std::string>(pattern.pattern), piece, splitter);
   }
+}
+
+void PreTokenizer::split(std::string_view text, WordSink sink) const {
+  Matchers matchers(steps_.size());
+  if (!text.empty()) split_from(0, text, matchers, sink);
+}
+
+std::vector<std::string_view> PreTokenizer::split(std::string_view text) const {
+  std::vector<std::string_view> pieces;
+  const auto keep = [&](std::string_view piece) { pieces.push_back(piece); };
+  split(text, keep);
   return pieces;
 }
 

@@ -1,11 +1,13 @@
 // pretokenize.h - cuts a text into words, the pieces that byte-pair merges never cross.
-//   A list of steps; each cuts every piece that the step before left, and sees nothing around it. The patterns of the large families are
+//   A list of steps; each cuts every piece that the step before left, and sees nothing around it. Pieces run through all steps
+//   one by one, so a long text needs no memory. The patterns of the large families are
 //   scanned by hand (words.h), ten times as fast as a regular expression; every other pattern runs in PCRE2.
 // Source:  the tokenizer.json files of the families; Hugging Face tokenizers for what each behaviour means.
 // Threads: const after construction.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -33,7 +35,9 @@ class PreTokenizer {
   /// Numbers apart from the rest, one by one or in runs.
   void add_digits(bool individual);
 
-  /// The pieces of `text` (valid UTF-8), in order, none empty; they borrow `text`. Throws as RegexMatcher::find does.
+  /// Gives out the pieces of `text` (valid UTF-8), in order, none empty; they borrow `text`, and none is kept here. Throws as
+  /// RegexMatcher::find does.
+  void split(std::string_view text, WordSink sink) const;
   std::vector<std::string_view> split(std::string_view text) const;
 
  private:
@@ -43,6 +47,9 @@ class PreTokenizer {
     bool invert;
   };
   using Step = std::variant<WordRule, PatternStep>;
+  using Matchers = std::vector<std::optional<RegexMatcher>>;
+  void split_from(size_t step, std::string_view piece, Matchers& matchers, WordSink sink) const;
+
   std::vector<Step> steps_;
 };
 

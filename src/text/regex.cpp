@@ -3,15 +3,18 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <algorithm>
 #include <new>
 
+#include "base/check.h"
 #include "io/printable.h"
 #include "minillm/error.h"
 
 namespace minillm {
 namespace {
 
-constexpr uint32_t kMatchLimit = 1'000'000;
+// A good pattern gives back each character a few times at most; a hostile one passes any limit, once, and the call ends.
+uint32_t match_limit(size_t text_bytes) { return static_cast<uint32_t>(std::min<size_t>(1'000'000 + 16 * text_bytes, UINT32_MAX)); }
 constexpr uint32_t kDepthLimit = 100'000;
 constexpr uint32_t kHeapLimitKiB = 64 * 1024;
 constexpr size_t kJitStackBytes = size_t{1} << 20;
@@ -78,7 +81,6 @@ RegexMatcher::RegexMatcher(const Regex& regex) : regex_(&regex) {
   pcre2_match_context* context = pcre2_match_context_create(nullptr);
   if (context == nullptr) throw std::bad_alloc();
   context_ = std::shared_ptr<void>(context, [](void* p) { pcre2_match_context_free(static_cast<pcre2_match_context*>(p)); });
-  pcre2_set_match_limit(context, kMatchLimit);
   pcre2_set_depth_limit(context, kDepthLimit);
   pcre2_set_heap_limit(context, kHeapLimitKiB);
   if (pcre2_jit_stack* stack = pcre2_jit_stack_create(32 * 1024, kJitStackBytes, nullptr)) {
@@ -89,6 +91,7 @@ RegexMatcher::RegexMatcher(const Regex& regex) : regex_(&regex) {
 
 RegexMatcher::Match RegexMatcher::find(std::string_view text, size_t from, bool allow_empty) {
   auto* data = static_cast<pcre2_match_data*>(data_.get());
+  pcre2_set_match_limit(static_cast<pcre2_match_context*>(context_.get()), match_limit(text.size()));
   const uint32_t options = PCRE2_NO_UTF_CHECK | (allow_empty ? 0 : PCRE2_NOTEMPTY);
   const int n = pcre2_match(static_cast<const pcre2_code*>(regex_->code_.get()), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(),
                             from, options, data, static_cast<pcre2_match_context*>(context_.get()));
@@ -97,7 +100,7 @@ RegexMatcher::Match RegexMatcher::find(std::string_view text, size_t from, bool 
     throw Error(ErrorCode::kCapacity, "pattern ", printable(regex_->pattern_), " on a text of ", text.size(), " bytes, from byte ", from,
                 ": ", message_of(n));
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(data);
-  if (bounds[1] < bounds[0]) throw Error(ErrorCode::kUnsupported, "pattern ", printable(regex_->pattern_), " matches backwards (\\K)");
+  MINILLM_CHECK(bounds[0] <= bounds[1], "a match that ends before it begins");
   return {bounds[0], bounds[1], true};
 }
 

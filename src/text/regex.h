@@ -1,6 +1,6 @@
 // regex.h - PCRE2 with JIT and limits: a pattern from a file may be hostile, a text always is.
 // Why not std::regex: it recurses on the input and ends the process on 26,000 letters.
-// Limits:  a match that needs more than kMatchLimit steps is an Error, never "no match here".
+// Limits:  a match that needs more than 1,000,000 steps and 16 a byte is an Error, never "no match here".
 // Threads: a Regex is const and shared; a RegexMatcher belongs to one thread.
 #pragma once
 

@@ -80,12 +80,13 @@ void Tokenizer::Impl::encode_words(std::string_view text, bool first, std::vecto
   const bool leads = lead_where == LeadWhere::kAlways || (lead_where == LeadWhere::kFirst && first);
   if (leads && !text.starts_with(lead)) text = changed = lead + std::string(text);
   scratch.cache.start(text.size());
-  for (const std::string_view word : words.split(text)) {
+  const auto encode_word = [&](std::string_view word) {
     if (const auto* bpe = std::get_if<Bpe>(&model))
       bpe->encode(word, out, scratch);
     else
       std::get<Spm>(model).encode(word, out, scratch);
-  }
+  };
+  words.split(text, encode_word);
 }
 
 void Tokenizer::Impl::encode_segment(std::string_view text, bool first, bool with_special, std::vector<TokenId>& out,

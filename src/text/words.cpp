@@ -121,7 +121,7 @@ std::optional<WordRule> rule_of_pattern(std::string_view pattern) {
   return {};
 }
 
-void scan_words(WordRule rule, std::string_view text, std::vector<std::string_view>& words) {
+void scan_words(WordRule rule, std::string_view text, WordSink sink) {
   const Scanner scanner(text);
   for (size_t at = 0; at < text.size();) {
     size_t stop = at;
@@ -144,7 +144,7 @@ void scan_words(WordRule rule, std::string_view text, std::vector<std::string_vi
         if (stop == at) stop = scanner.run(at, kDigit, true);
         break;
     }
-    words.push_back(text.substr(at, stop - at));
+    sink(text.substr(at, stop - at));
     at = stop;
   }
 }

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string_view>
-#include <vector>
+#include <type_traits>
 
 namespace minillm {
 
@@ -22,7 +22,20 @@ std::string_view pattern_of(WordRule rule);
 /// The rule that is the same as `pattern`, whichever way it is usually written.
 std::optional<WordRule> rule_of_pattern(std::string_view pattern);
 
-/// Appends the words of `text`, valid UTF-8; they borrow it.
-void scan_words(WordRule rule, std::string_view text, std::vector<std::string_view>& words);
+/// Where words go one by one: a borrowed callable, `void(std::string_view)`.
+class WordSink {
+ public:
+  template <typename F>
+  requires(!std::is_same_v<F, WordSink>) WordSink(F& f)  // NOLINT(google-explicit-constructor)
+      : object_(const_cast<void*>(static_cast<const void*>(&f))), call_([](void* object, std::string_view word) { (*static_cast<F*>(object))(word); }) {}
+  void operator()(std::string_view word) const { call_(object_, word); }
+
+ private:
+  void* object_;
+  void (*call_)(void*, std::string_view);
+};
+
+/// Gives out the words of `text`, valid UTF-8, in order; they borrow it.
+void scan_words(WordRule rule, std::string_view text, WordSink sink);
 
 }  // namespace minillm
