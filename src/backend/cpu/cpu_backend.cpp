@@ -42,9 +42,8 @@ const Kernels& kernels_of(Isa isa) {
     case Isa::kAvx2:
       return avx2::kernels();
     case Isa::kAvx512Vnni:
+    case Isa::kAvx512Bf16:  // Its instructions serve attention only.
       return avx512_vnni::kernels();
-    case Isa::kAvx512Bf16:
-      return avx512_bf16::kernels();
   }
   throw Error(ErrorCode::kInternal, "instruction set ", static_cast<int>(isa));
 }

@@ -41,11 +41,10 @@ struct Unpacked {
 inline constexpr int kMaxTilePanels = 4;
 inline constexpr int64_t kChunk = 2048;  ///< Values of k unpacked at a time: 2 panels take 64 KiB of codes and 16 KiB of scales.
 
-/// One block of outputs: `panels` rows by tokens [first_token, first_token + n_tokens), over k in [k0, k0 + n_k).
+/// One block of outputs: a register tile's rows by tokens [first_token, first_token + n_tokens), over k in [k0, k0 + n_k).
 struct Tile {
   Unpacked weights;
-  int n_panels = 0;
-  int64_t n_rows = 0;  ///< Wanted rows, at most 16 n_panels.
+  int64_t n_rows = 0;  ///< Wanted rows, at most 16 tile_panels; what lies in the room of missing panels is never stored.
   int64_t k0 = 0, n_k = 0;
   int64_t first_token = 0, n_tokens = 0;
   float* out = nullptr;  ///< Row `first_token`, first wanted column.
@@ -113,8 +112,4 @@ const Kernels& kernels();
 namespace avx512_vnni {
 const Kernels& kernels();
 }
-namespace avx512_bf16 {
-const Kernels& kernels();
-}
-
 }  // namespace minillm::cpu

@@ -2,6 +2,7 @@
 #include "backend/cpu/products.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -46,6 +47,7 @@ struct Items {
 Products::Products(ThreadPool& pool, const Kernels& kernels, std::function<Buffer(size_t)> allocate)
     : pool_(pool), kernels_(kernels), allocate_(std::move(allocate)) {
   unpacked_ = allocate_(static_cast<size_t>((kCodesBytes + kScalesBytes + kOffsetsBytes) * pool_.n_threads()));
+  std::memset(unpacked_.data(), 0, unpacked_.bytes());  // A tile may read panels that a weight does not have.
 }
 
 Unpacked Products::unpacked(int thread) const {
@@ -111,7 +113,6 @@ void Products::multiply_rows(float* out, const float* x, const QuantisedRows& qu
     const bool quantised_weight = is_quantised(segment->dtype);
     Tile tile;
     tile.weights = unpacked(thread);
-    tile.n_panels = static_cast<int>(ceil_div(span.n_rows, kPanelRows));
     tile.n_rows = span.n_rows;
     tile.n_tokens = n_rows;
     tile.out = out + segment->first_row + (span.data - segment->data) / segment->stride * kPanelRows;

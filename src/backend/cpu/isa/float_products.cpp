@@ -36,13 +36,7 @@ template <Dtype D, int P>
         sum[p] = fma(load_weights<D>(at + p * w.panel_bytes), value, sum[p]);
       });
     }
-    unroll<P>([&](auto p) __attribute__((always_inline)) {
-      const int64_t row = (panel + p) * kPanelRows, left = w.n_rows - row;
-      if (left >= kPanelRows)
-        store(out + row, sum[p]);
-      else
-        store_first(out + row, sum[p], left);
-    });
+    unroll<P>([&](auto p) __attribute__((always_inline)) { store_rows(out, (panel + p) * kPanelRows, w.n_rows, sum[p]); });
   }
   return panel;
 }
@@ -71,17 +65,10 @@ template <int M, int N>
   const float* values = x + (tile.first_token + t) * x_stride + tile.k0;
   const int64_t panel_values = tile.n_k * kPanelRows;
   float* const out = tile.out + t * tile.out_stride;
-  const int64_t last_rows = tile.n_rows - (M - 1) * kPanelRows;  // Rows wanted of the last panel.
   Floats sum[M][N];
   unroll<N>([&](auto n) __attribute__((always_inline)) {
     unroll<M>([&](auto m) __attribute__((always_inline)) {
-      float* const at = out + n * tile.out_stride + m * kPanelRows;
-      if (tile.k0 == 0)
-        sum[m][n] = zeros();
-      else if (m + 1 < M || last_rows == kPanelRows)
-        sum[m][n] = load(at);
-      else
-        sum[m][n] = load_first(at, last_rows);
+      sum[m][n] = tile.k0 == 0 ? zeros() : load_rows(out + n * tile.out_stride, m * kPanelRows, tile.n_rows);
     });
   });
   for (int64_t k = 0; k < tile.n_k; ++k, weights += kPanelRows) {
@@ -93,32 +80,19 @@ template <int M, int N>
     });
   }
   unroll<N>([&](auto n) __attribute__((always_inline)) {
-    unroll<M>([&](auto m) __attribute__((always_inline)) {
-      float* const at = out + n * tile.out_stride + m * kPanelRows;
-      if (m + 1 < M || last_rows == kPanelRows)
-        store(at, sum[m][n]);
-      else
-        store_first(at, sum[m][n], last_rows);
-    });
+    unroll<M>([&](auto m)
+                  __attribute__((always_inline)) { store_rows(out + n * tile.out_stride, m * kPanelRows, tile.n_rows, sum[m][n]); });
   });
 }
 
-template <int M>
-void run_tokens(const Tile& tile, const float* x, int64_t x_stride) {
+void gemm(const Tile& tile, const float* x, int64_t x_stride) {
   constexpr int kTokens = kFloatTileTokens;
   int64_t t = 0;
-  for (; t + kTokens <= tile.n_tokens; t += kTokens) run_tile<M, kTokens>(tile, t, x, x_stride);
+  for (; t + kTokens <= tile.n_tokens; t += kTokens) run_tile<kTilePanels, kTokens>(tile, t, x, x_stride);
   if constexpr (kTokens > 4)
-    for (; t + 4 <= tile.n_tokens; t += 4) run_tile<M, 4>(tile, t, x, x_stride);
+    for (; t + 4 <= tile.n_tokens; t += 4) run_tile<kTilePanels, 4>(tile, t, x, x_stride);
   if constexpr (kTokens > 1)
-    for (; t < tile.n_tokens; ++t) run_tile<M, 1>(tile, t, x, x_stride);
-}
-
-void gemm(const Tile& tile, const float* x, int64_t x_stride) {
-  if constexpr (kTilePanels == 2) {
-    if (tile.n_panels == 2) return run_tokens<2>(tile, x, x_stride);
-  }
-  run_tokens<1>(tile, x, x_stride);
+    for (; t < tile.n_tokens; ++t) run_tile<kTilePanels, 1>(tile, t, x, x_stride);
 }
 
 template <Dtype D>

@@ -6,6 +6,18 @@
 
 namespace minillm::cpu::MINILLM_ISA {
 
+/// Lanes of `v` that are rows below `n_rows` go to out[row]...; the others are dropped. And the inverse, zeros for the others.
+MINILLM_INLINE void store_rows(float* out, int64_t row, int64_t n_rows, Floats v) {
+  if (row + kPanelRows <= n_rows)
+    store(out + row, v);
+  else if (row < n_rows)
+    store_first(out + row, v, n_rows - row);
+}
+MINILLM_INLINE Floats load_rows(const float* out, int64_t row, int64_t n_rows) {
+  if (row + kPanelRows <= n_rows) return load(out + row);
+  return row < n_rows ? load_first(out + row, n_rows - row) : zeros();
+}
+
 /// Codes of k-quads 2 J and 2 J + 1 of a unit: 16 rows x 4 k each.
 struct CodePair {
   Bytes even, odd;

@@ -57,18 +57,11 @@ template <UnitKind Kind, int M, int N, int Terms>
   const float *scales = tile.weights.scales, *offsets = tile.weights.offsets;
   const int64_t panel_codes = n_units * kUnitCodes, panel_scales = n_units * kHalves * kPanelRows, panel_offsets = n_units * kPanelRows;
   float* const out = tile.out + t * tile.out_stride;
-  const int64_t last_rows = tile.n_rows - (M - 1) * kPanelRows;  // Rows wanted of the last panel.
 
   Floats sum[M][N];
   unroll<N>([&](auto n) __attribute__((always_inline)) {
     unroll<M>([&](auto m) __attribute__((always_inline)) {
-      float* const at = out + n * tile.out_stride + m * kPanelRows;
-      if (tile.k0 == 0)
-        sum[m][n] = zeros();
-      else if (m + 1 < M || last_rows == kPanelRows)
-        sum[m][n] = load(at);
-      else
-        sum[m][n] = load_first(at, last_rows);
+      sum[m][n] = tile.k0 == 0 ? zeros() : load_rows(out + n * tile.out_stride, m * kPanelRows, tile.n_rows);
     });
   });
 
@@ -126,41 +119,28 @@ template <UnitKind Kind, int M, int N, int Terms>
   }
 
   unroll<N>([&](auto n) __attribute__((always_inline)) {
-    unroll<M>([&](auto m) __attribute__((always_inline)) {
-      float* const at = out + n * tile.out_stride + m * kPanelRows;
-      if (m + 1 < M || last_rows == kPanelRows)
-        store(at, sum[m][n]);
-      else
-        store_first(at, sum[m][n], last_rows);
-    });
+    unroll<M>([&](auto m)
+                  __attribute__((always_inline)) { store_rows(out + n * tile.out_stride, m * kPanelRows, tile.n_rows, sum[m][n]); });
   });
-}
-
-template <UnitKind Kind, int M, int Terms>
-void run_tokens(const Tile& tile, const QuantisedRows& x, int shift) {
-  constexpr int kTokens = kTileTokens[Terms - 1];
-  int64_t t = 0;
-  for (; t + kTokens <= tile.n_tokens; t += kTokens) run_tile<Kind, M, kTokens, Terms>(tile, t, x, shift);
-  if constexpr (kTokens > 4)
-    for (; t + 4 <= tile.n_tokens; t += 4) run_tile<Kind, M, 4, Terms>(tile, t, x, shift);
-  if constexpr (kTokens > 2)
-    for (; t + 2 <= tile.n_tokens; t += 2) run_tile<Kind, M, 2, Terms>(tile, t, x, shift);
-  if constexpr (kTokens > 1)
-    for (; t < tile.n_tokens; ++t) run_tile<Kind, M, 1, Terms>(tile, t, x, shift);
 }
 
 template <UnitKind Kind, int Terms>
 void gemm(const Tile& tile, const QuantisedRows& x, int shift) {
-  if constexpr (kTilePanels == 2) {
-    if (tile.n_panels == 2) return run_tokens<Kind, 2, Terms>(tile, x, shift);
-  }
-  run_tokens<Kind, 1, Terms>(tile, x, shift);
+  constexpr int kTokens = kTileTokens[Terms - 1];
+  int64_t t = 0;
+  for (; t + kTokens <= tile.n_tokens; t += kTokens) run_tile<Kind, kTilePanels, kTokens, Terms>(tile, t, x, shift);
+  if constexpr (kTokens > 4)
+    for (; t + 4 <= tile.n_tokens; t += 4) run_tile<Kind, kTilePanels, 4, Terms>(tile, t, x, shift);
+  if constexpr (kTokens > 2)
+    for (; t + 2 <= tile.n_tokens; t += 2) run_tile<Kind, kTilePanels, 2, Terms>(tile, t, x, shift);
+  if constexpr (kTokens > 1)
+    for (; t < tile.n_tokens; ++t) run_tile<Kind, kTilePanels, 1, Terms>(tile, t, x, shift);
 }
 
 template <UnitKind Kind>
-void add_kind(Kernels& table) {
-  table.gemm[static_cast<int>(Kind)][0] = gemm<Kind, 1>;
-  table.gemm[static_cast<int>(Kind)][1] = gemm<Kind, 2>;
+void add_kind(Kernels& table, UnitKind as = Kind) {
+  table.gemm[static_cast<int>(as)][0] = gemm<Kind, 1>;
+  table.gemm[static_cast<int>(as)][1] = gemm<Kind, 2>;
 }
 
 }  // namespace
@@ -168,7 +148,10 @@ void add_kind(Kernels& table) {
 void add_gemm_kernels(Kernels& table) {
   table.tile_panels = kTilePanels;
   add_kind<UnitKind::kZero>(table);
-  add_kind<UnitKind::kWide>(table);
+  if constexpr (kWideIsSigned)
+    add_kind<UnitKind::kWide>(table);
+  else
+    add_kind<UnitKind::kZero>(table, UnitKind::kWide);
   add_kind<UnitKind::kOffset>(table);
   add_kind<UnitKind::kHalves>(table);
   table.unpack[static_cast<int>(Dtype::kQ4_0)] = unpack<Dtype::kQ4_0>;

@@ -65,31 +65,25 @@ template <Dtype D, int P, int Terms>
   }
 }
 
-/// As many groups of P panels as there are; returns how many panels that was.
+/// Panels [panel, panel + P). Where the last ones are missing, `panel_bytes` of 0 reads the first instead.
 template <Dtype D, int P, int Terms>
-[[gnu::noinline]] int64_t run_groups(const PanelSpan& w, int64_t first_panel, const QuantisedRows& x, int64_t token, float* out) {
-  const int64_t n_panels = (w.n_rows + kPanelRows - 1) / kPanelRows;
-  int64_t panel = first_panel;
-  for (; panel + P <= n_panels; panel += P) {
-    Floats sum[P];
-    unroll<P>([&](auto p) __attribute__((always_inline)) { sum[p] = zeros(); });
-    run_panels<D, P, Terms>(w.data + panel * w.panel_bytes, w.panel_bytes, x, token, sum);
-    unroll<P>([&](auto p) __attribute__((always_inline)) {
-      const int64_t row = (panel + p) * kPanelRows, left = w.n_rows - row;
-      if (left >= kPanelRows)
-        store(out + row, sum[p]);
-      else
-        store_first(out + row, sum[p], left);
-    });
-  }
-  return panel;
+[[gnu::noinline]] void run_group(const PanelSpan& w, int64_t panel, int64_t panel_bytes, const QuantisedRows& x, int64_t token,
+                                 float* out) {
+  Floats sum[P];
+  unroll<P>([&](auto p) __attribute__((always_inline)) { sum[p] = zeros(); });
+  run_panels<D, P, Terms>(w.data + panel * w.panel_bytes, panel_bytes, x, token, sum);
+  unroll<P>([&](auto p) __attribute__((always_inline)) { store_rows(out, (panel + p) * kPanelRows, w.n_rows, sum[p]); });
 }
 
 template <Dtype D, int Terms>
 void gemv(const PanelSpan& w, const QuantisedRows& x, int64_t token, float* out) {
-  int64_t panel = run_groups<D, kGemvPanels, Terms>(w, 0, x, token, out);
-  if constexpr (kGemvPanels > 2) panel = run_groups<D, 2, Terms>(w, panel, x, token, out);
-  if constexpr (kGemvPanels > 1) run_groups<D, 1, Terms>(w, panel, x, token, out);
+  constexpr int kPair = kGemvPanels > 1 ? 2 : 1;
+  const int64_t n_panels = (w.n_rows + kPanelRows - 1) / kPanelRows;
+  int64_t panel = 0;
+  if constexpr (kGemvPanels > kPair)
+    for (; panel + kGemvPanels <= n_panels; panel += kGemvPanels) run_group<D, kGemvPanels, Terms>(w, panel, w.panel_bytes, x, token, out);
+  for (; panel < n_panels; panel += kPair)
+    run_group<D, kPair, Terms>(w, panel, panel + kPair <= n_panels ? w.panel_bytes : 0, x, token, out);
 }
 
 template <Dtype D>

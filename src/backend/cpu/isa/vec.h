@@ -4,8 +4,13 @@
 
 #include <cstdint>
 
-/// Kernels are built from these; each copy is private to its file and instruction set.
+/// Kernels are built from these; each copy is private to its file and instruction set. The scalar ones are loops: inlined by
+/// force, they would take a minute to compile.
+#ifdef MINILLM_ISA_scalar
+#define MINILLM_INLINE [[maybe_unused]] static
+#else
 #define MINILLM_INLINE [[gnu::always_inline]] static inline
+#endif
 
 namespace minillm::cpu::MINILLM_ISA {
 
