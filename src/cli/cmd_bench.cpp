@@ -159,10 +159,9 @@ Json to_json(const std::vector<Result>& results, double load_seconds, int thread
   return json;
 }
 
-void print_table(const std::vector<Result>& results, double load_seconds, int threads, const MachinePeaks& peaks,
-                 const std::string& device) {
+void print_table(const std::vector<Result>& results, double load_seconds, const MachinePeaks& peaks, const std::string& device) {
   char line[200];
-  std::snprintf(line, sizeof(line), "%s, %d threads, loaded in %.2f s\n", device.c_str(), threads, load_seconds);
+  std::snprintf(line, sizeof(line), "%s, loaded in %.2f s\n", device.c_str(), load_seconds);
   print(line);
   std::snprintf(line, sizeof(line), "this machine: reads %.1f GB/s, %.0f GFLOP/s in float32, %.0f in int8\n\n", peaks.read_gb_s,
                 peaks.float_gflop_s, peaks.quantised_gflop_s);
@@ -185,11 +184,10 @@ int run_bench(const BenchFlags& flags) {
   std::vector<Result> results;
   if (flags.prompt_tokens > 0) results.push_back(bench.prefill());
   if (flags.decode_tokens > 0) results.push_back(bench.decode());
-  const int threads = threads_of(flags);
   if (flags.json)
-    print(json_line(to_json(results, loaded.seconds, threads)));
+    print(json_line(to_json(results, loaded.seconds, threads_of(flags))));
   else
-    print_table(results, loaded.seconds, threads, peaks, loaded.model.device_description());
+    print_table(results, loaded.seconds, peaks, loaded.model.device_description());
   return kExitDone;
 }
 

@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "io/mapped_file.h"
 #include "io/part_file.h"
+#include "io/printable.h"
 #include "io/transfer.h"
 #include "minillm/error.h"
 
@@ -23,7 +24,7 @@ namespace fs = std::filesystem;
 
 [[noreturn]] void refuse_status(const std::string& url, const Response& response) {
   std::string said = response.header("x-error-message");
-  if (!said.empty()) said = ": " + said;
+  if (!said.empty()) said = ": " + printable(said);
   switch (response.status) {
     case 401:
     case 403:
@@ -151,8 +152,8 @@ class FileDownload {
     if (response.status == 206) {
       const auto range = content_range(response.header("content-range"));
       if (!range || range->first != part_.size())
-        throw Error(ErrorCode::kDevice, download_.url, ": asked for bytes from ", part_.size(), ", the server sends '",
-                    response.header("content-range"), "'");
+        throw Error(ErrorCode::kDevice, download_.url, ": asked for bytes from ", part_.size(), ", the server sends ",
+                    printable(response.header("content-range")));
       total = range->second;
     } else {
       part_.restart();  // The whole file: it changed, or the server knows no ranges.

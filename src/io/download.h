@@ -1,7 +1,7 @@
 // download.h - one URL into memory or into a file, through libcurl.
 // A cut connection is taken up where it broke (Range with If-Range, so that a file that changed starts over); a silent one is
 // given up after a while. Redirects are followed by hand: https only, the token goes to the first host alone, and only the host
-// that the user named may have a private address.
+// that the user named may have a private address (and where that is this machine, another name of it).
 #pragma once
 
 #include <cstdint>

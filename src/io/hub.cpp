@@ -5,11 +5,15 @@
 #include <array>
 #include <cstdlib>
 #include <filesystem>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
+#include <sstream>
 #include <string_view>
 
+#include "io/mapped_file.h"
 #include "io/part_file.h"
+#include "io/printable.h"
 #include "io/url_policy.h"
 #include "minillm/error.h"
 
@@ -116,14 +120,33 @@ std::vector<HubFile> safetensors_set(const HubRepository& repository) {
 
 std::string names_of(const std::vector<HubFile>& files) {
   std::string names;
-  for (size_t i = 0; i < std::min<size_t>(files.size(), 20); ++i) names += (i > 0 ? ", " : "") + files[i].name;
+  for (size_t i = 0; i < std::min<size_t>(files.size(), 20); ++i) names += (i > 0 ? ", " : "") + printable(files[i].name);
   return files.size() > 20 ? names + ", ..." : names;
 }
 
 uint64_t checked_size(const Json& value, const std::string& what) {
   if (!value.is_number_unsigned() || value.get<uint64_t>() > kMaxFileBytes)
-    throw Error(ErrorCode::kCorruptFile, what, ": a file size is ", value.dump().substr(0, 40));
+    throw Error(ErrorCode::kCorruptFile, what, ": a file size is ", printable(value.dump()));
   return value.get<uint64_t>();
+}
+
+/// What was pulled into a folder, from the file .pulled in it: FILE of the name that was asked for, then the path to load inside
+/// the folder (empty for the folder itself), one pair a line with a tab between. Neither holds control bytes.
+using Pulled = std::map<std::string, std::string>;
+
+Pulled read_pulled(const std::string& folder) {
+  Pulled pulled;
+  if (!fs::exists(folder + "/.pulled")) return pulled;
+  std::istringstream lines(read_text_file(folder + "/.pulled", 1 << 20));
+  for (std::string line; std::getline(lines, line);)
+    if (const size_t tab = line.find('\t'); tab != std::string::npos) pulled[line.substr(0, tab)] = line.substr(tab + 1);
+  return pulled;
+}
+
+void write_pulled(const std::string& folder, const Pulled& pulled) {
+  std::string text;
+  for (const auto& [file, path] : pulled) text += file + "\t" + path + "\n";
+  write_whole_file(folder + "/.pulled", text);
 }
 
 }  // namespace
@@ -131,10 +154,10 @@ uint64_t checked_size(const Json& value, const std::string& what) {
 HubName HubName::parse(const std::string& text) {
   const size_t colon = text.find(':');
   HubName name{text.substr(0, colon), colon == std::string::npos ? "" : text.substr(colon + 1)};
-  check_path_components(name.repository, "'" + text.substr(0, 100) + "'");
+  check_path_components(name.repository, printable(text));
   if (std::count(name.repository.begin(), name.repository.end(), '/') != 1)
-    throw Error(ErrorCode::kInvalidArgument, "'", text, "': expected OWNER/REPO or OWNER/REPO:FILE");
-  if (colon != std::string::npos) check_path_components(name.file, "'" + text.substr(0, 100) + "'");
+    throw Error(ErrorCode::kInvalidArgument, printable(text), ": expected OWNER/REPO or OWNER/REPO:FILE");
+  if (colon != std::string::npos) check_path_components(name.file, printable(text));
   return name;
 }
 
@@ -169,7 +192,7 @@ std::vector<HubFile> choose_hub_files(const HubRepository& repository, const std
   if (!wanted.empty()) {
     for (const HubFile& file : repository.files)
       if (file.name == wanted) return with_shards(repository.files, file);
-    throw Error(ErrorCode::kNotFound, what, ": no file '", wanted, "' there; there are ",
+    throw Error(ErrorCode::kNotFound, what, ": no file ", printable(wanted), " there; there are ",
                 names_of(ggufs.empty() ? repository.files : ggufs));
   }
   if (ggufs.size() == 1) return with_shards(repository.files, ggufs[0]);
@@ -207,25 +230,22 @@ std::string fetch_hub_model(const HubName& name, const std::string& folder, cons
         .size = file.size};
     download_file(download, path, limits, [&](uint64_t done) { return !progress || progress(file.name, done, file.size); });
   }
-  const HubFile& first =
-      *std::find_if(files.begin(), files.end(), [&](const HubFile& file) { return !name.file.empty() ? file.name == name.file : true; });
-  return first.name.ends_with(".gguf") ? folder + "/" + first.name : folder;
+  const auto first =
+      std::find_if(files.begin(), files.end(), [&](const HubFile& file) { return name.file.empty() || file.name == name.file; });
+  const std::string loadable = first->name.ends_with(".gguf") ? first->name : "";
+  Pulled pulled = read_pulled(folder);
+  pulled[name.file] = loadable;
+  write_pulled(folder, pulled);
+  return loadable.empty() ? folder : folder + "/" + loadable;
 }
 
-std::string find_hub_model(const std::string& folder, const std::string& file) {
-  std::error_code error;
-  if (!fs::is_directory(folder, error)) return "";
-  if (!file.empty()) return fs::is_regular_file(folder + "/" + file, error) ? folder + "/" + file : "";
-  HubRepository here;
-  for (fs::recursive_directory_iterator it(folder, error), end; !error && it != end; it.increment(error))
-    if (it->is_regular_file(error))
-      here.files.push_back({.name = fs::relative(it->path(), folder, error).generic_string(), .size = 0, .sha256 = ""});
-  try {
-    const std::vector<HubFile> chosen = choose_hub_files(here, "", folder);
-    return chosen[0].name.ends_with(".gguf") ? folder + "/" + chosen[0].name : folder;
-  } catch (const Error&) {
-    return "";  // Nothing whole there yet.
-  }
+std::string find_hub_model(const HubName& name, const std::string& folder) {
+  const Pulled pulled = read_pulled(folder);
+  auto found = pulled.find(name.file);
+  if (found == pulled.end() && name.file.empty() && pulled.size() == 1) found = pulled.begin();
+  if (found == pulled.end()) return "";
+  const std::string path = found->second.empty() ? folder : folder + "/" + found->second;
+  return fs::exists(path) ? path : "";
 }
 
 }  // namespace minillm

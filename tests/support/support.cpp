@@ -2,6 +2,7 @@
 #include "support/expect_error.h"
 #include "support/gguf_writer.h"
 #include "support/golden.h"
+#include "support/loopback_server.h"
 #include "support/models.h"
 #include "support/quantised.h"
 #include "support/random.h"
