@@ -12,6 +12,7 @@ namespace minillm::cli {
 using Run = std::function<int()>;
 
 Run add_bench(CLI::App& app);
+Run add_generate(CLI::App& app);
 Run add_inspect(CLI::App& app);
 Run add_pull(CLI::App& app);
 Run add_score(CLI::App& app);

@@ -18,6 +18,7 @@ struct Subcommand {
 };
 
 constexpr Subcommand kSubcommands[] = {
+    {"generate", "continue a text, or answer a question (--chat)", add_generate},
     {"score", "how likely the model finds a text, token by token", add_score},
     {"tokenize", "a text's token ids, or the text of ids", add_tokenize},
     {"inspect", "what is in a model file, and the memory it needs", add_inspect},
