@@ -56,6 +56,10 @@ void check_cache(const KVCache& cache, const MiniLLM::Impl& model, int64_t batch
   if (shape.n_layers != config.n_layers || shape.n_kv_heads != config.n_kv_heads || shape.head_dim != config.head_dim)
     throw Error(ErrorCode::kInvalidArgument, "forward: kv_cache has ", shape.n_layers, " layers of ", shape.n_kv_heads, " heads of ",
                 shape.head_dim, ", the model ", config.n_layers, " of ", config.n_kv_heads, " of ", config.head_dim);
+  for (int64_t layer = 1; layer < shape.n_layers; ++layer)  // KVCache::update fills one layer at a time.
+    if (cache.get_seq_length(layer) != cache.get_seq_length(0))
+      throw Error(ErrorCode::kInvalidArgument, "forward: layer ", layer, " of kv_cache holds ", cache.get_seq_length(layer),
+                  " tokens, layer 0 holds ", cache.get_seq_length(0));
 }
 
 void check_capacity(const PagedCache& cache, const KVCache* kv_cache, const Input& input, int64_t context) {

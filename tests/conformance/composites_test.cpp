@@ -1,6 +1,6 @@
 // composites_test.cpp - operations that a backend may fuse, against the same made of the small ones on that backend, and a whole
 // step against the oracle.
-#include "conformance/tiny_model.h"
+#include "conformance/tiny_decoder.h"
 
 namespace minillm {
 namespace {
@@ -25,19 +25,20 @@ class Composites : public OnTarget {
 TEST_P(Composites, AttentionInputMatchesItsParts) {
   for (const TinyTypes& types : kTinyTypes)
     for (const bool extras : {false, true}) {
-      TinyModel model(*backend_, types, extras);
+      TinyDecoder model(*backend_, types, extras);
       for (const int64_t t : kCounts) {
         const Step step({{19, t}}, 16, 3);
         const KvShape shape{.n_layers = 2,
-                            .n_kv_heads = TinyModel::kKvHeads,
-                            .head_dim = TinyModel::kDim,
+                            .n_kv_heads = TinyDecoder::kKvHeads,
+                            .head_dim = TinyDecoder::kDim,
                             .page_tokens = 16,
                             .max_pages = 0,
                             .dtype = Dtype::kF32};
         const auto fused_kv = make_storage(*backend_, shape, step.n_pages), plain_kv = make_storage(*backend_, shape, step.n_pages);
-        const Array x(*backend_, {t, TinyModel::kHidden}, randn(1, t * TinyModel::kHidden)), angles(*backend_, {t, TinyModel::kDim});
-        const Array fused(*backend_, {t, TinyModel::kHeads, TinyModel::kDim}), plain(*backend_, {t, TinyModel::kHeads, TinyModel::kDim});
-        backend_->reserve_workspace(TinyModel::workspace(std::max<int64_t>(t, 1), 100, 1));
+        const Array x(*backend_, {t, TinyDecoder::kHidden}, randn(1, t * TinyDecoder::kHidden)), angles(*backend_, {t, TinyDecoder::kDim});
+        const Array fused(*backend_, {t, TinyDecoder::kHeads, TinyDecoder::kDim}),
+            plain(*backend_, {t, TinyDecoder::kHeads, TinyDecoder::kDim});
+        backend_->reserve_workspace(TinyDecoder::workspace(std::max<int64_t>(t, 1), 100, 1));
         backend_->begin_step(step.batch());
         backend_->rope_angles(angles, model.frequencies());
         backend_->attention_input(fused, x, model.attention_input(1), angles, *fused_kv, 1);
@@ -46,14 +47,14 @@ TEST_P(Composites, AttentionInputMatchesItsParts) {
         for (int64_t slot = 19; slot < 19 + t; ++slot) {
           std::vector<float> k[2], v[2];
           for (int i = 0; i < 2; ++i) {
-            k[i].resize(TinyModel::kKvHeads * TinyModel::kDim);
+            k[i].resize(TinyDecoder::kKvHeads * TinyDecoder::kDim);
             v[i].resize(k[i].size());
             (i == 0 ? fused_kv : plain_kv)
                 ->read(1, step.tables[0][static_cast<size_t>(slot / 16)], slot % 16,
-                       {k[i].data(), Dtype::kF32, {1, TinyModel::kKvHeads, TinyModel::kDim}},
-                       {v[i].data(), Dtype::kF32, {1, TinyModel::kKvHeads, TinyModel::kDim}});
+                       {k[i].data(), Dtype::kF32, {1, TinyDecoder::kKvHeads, TinyDecoder::kDim}},
+                       {v[i].data(), Dtype::kF32, {1, TinyDecoder::kKvHeads, TinyDecoder::kDim}});
           }
-          const Shape kv_shape{TinyModel::kKvHeads, TinyModel::kDim};
+          const Shape kv_shape{TinyDecoder::kKvHeads, TinyDecoder::kDim};
           const Array want_k(*oracle_, kv_shape, k[1]), want_v(*oracle_, kv_shape, v[1]);
           expect_close(Array(*oracle_, kv_shape, k[0]), want_k, tolerance(types, want_k), "k");
           expect_close(Array(*oracle_, kv_shape, v[0]), want_v, tolerance(types, want_v), "v");
@@ -65,13 +66,14 @@ TEST_P(Composites, AttentionInputMatchesItsParts) {
 TEST_P(Composites, AttentionOutputAndFeedForwardMatchTheirParts) {
   for (const TinyTypes& types : kTinyTypes)
     for (const bool extras : {false, true}) {
-      TinyModel model(*backend_, types, extras);
+      TinyDecoder model(*backend_, types, extras);
       for (const int64_t t : kCounts) {
-        const Shape shape{t, TinyModel::kHidden};
-        const std::vector<float> x = randn(2, t * TinyModel::kHidden);
-        const Array attended(*backend_, {t, TinyModel::kHeads * TinyModel::kDim}, randn(3, t * TinyModel::kHeads * TinyModel::kDim));
+        const Shape shape{t, TinyDecoder::kHidden};
+        const std::vector<float> x = randn(2, t * TinyDecoder::kHidden);
+        const Array attended(*backend_, {t, TinyDecoder::kHeads * TinyDecoder::kDim},
+                             randn(3, t * TinyDecoder::kHeads * TinyDecoder::kDim));
         const Step step({{0, t}}, 16);
-        backend_->reserve_workspace(TinyModel::workspace(std::max<int64_t>(t, 1), 100, 1));
+        backend_->reserve_workspace(TinyDecoder::workspace(std::max<int64_t>(t, 1), 100, 1));
         backend_->begin_step(step.batch());
         const Array fused(*backend_, shape, x), plain(*backend_, shape, x);
         backend_->attention_output(fused, attended, model.output(0), model.post_norm(0), 1e-5f);
@@ -87,14 +89,14 @@ TEST_P(Composites, AttentionOutputAndFeedForwardMatchTheirParts) {
 
 TEST_P(Composites, HeadMatchesItsParts) {
   for (const TinyTypes& types : kTinyTypes) {
-    TinyModel model(*backend_, types);
+    TinyDecoder model(*backend_, types);
     for (const float cap : {0.0f, 30.0f}) {
-      const Array x(*backend_, {9, TinyModel::kHidden}, randn(4, 9 * TinyModel::kHidden));
+      const Array x(*backend_, {9, TinyDecoder::kHidden}, randn(4, 9 * TinyDecoder::kHidden));
       for (const std::vector<int32_t>& rows : {std::vector<int32_t>{}, {8}, {0, 8, 3, 3, 7}}) {
         const int64_t n = static_cast<int64_t>(rows.size());
-        const Array fused(*backend_, {n, TinyModel::kVocab}), plain(*backend_, {n, TinyModel::kVocab});
+        const Array fused(*backend_, {n, TinyDecoder::kVocab}), plain(*backend_, {n, TinyDecoder::kVocab});
         const Step step({{0, 9}}, 16);
-        backend_->reserve_workspace(TinyModel::workspace(9, 100, 1));
+        backend_->reserve_workspace(TinyDecoder::workspace(9, 100, 1));
         backend_->begin_step(step.batch());
         backend_->head(fused, x, rows, model.norm(0), 1e-5f, model.embedding(), cap);
         backend_->Backend::head(plain, x, rows, model.norm(0), 1e-5f, model.embedding(), cap);

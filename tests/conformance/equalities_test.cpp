@@ -1,7 +1,7 @@
 // equalities_test.cpp - what must be bitwise equal on cpu and reference: the logits of a sequence do not depend on its company,
 // on how its tokens were cut into steps, on forks, on which pages it got, on threads, or on what unused slots hold.
 // Every session starts with NaN in every slot of every page, so each test also shows that unused slots are never used.
-#include "conformance/tiny_model.h"
+#include "conformance/tiny_decoder.h"
 
 namespace minillm {
 namespace {
@@ -146,16 +146,16 @@ TEST_P(Equalities, NumberOfThreadsChangesNothing) {
 TEST_P(Equalities, CacheOfAnotherInstanceOfTheBackendWorks) {
   // KVCache makes its pages through an instance of its own.
   const std::shared_ptr<Backend> other = make_target(GetParam(), 1);
-  TinyModel model(*shared_, kTinyTypes[0]);
+  TinyDecoder model(*shared_, kTinyTypes[0]);
   const Step step({{0, 20}}, 16);
   const KvShape shape{.n_layers = 2,
-                      .n_kv_heads = TinyModel::kKvHeads,
-                      .head_dim = TinyModel::kDim,
+                      .n_kv_heads = TinyDecoder::kKvHeads,
+                      .head_dim = TinyDecoder::kDim,
                       .page_tokens = 16,
                       .max_pages = 2,
                       .dtype = Dtype::kF16};
   const auto own = make_storage(*shared_, shape, 2), foreign = make_storage(*other, shape, 2);
-  shared_->reserve_workspace(TinyModel::workspace(20, 20, 1));
+  shared_->reserve_workspace(TinyDecoder::workspace(20, 20, 1));
   expect_same_bits(model.forward(step.batch(), *foreign), model.forward(step.batch(), *own), "foreign pages");
 }
 

@@ -129,6 +129,22 @@ TEST(ForwardRefuses, ACacheThatDoesNotFit) {
   refused({"heads of 16", "of 8"}, wider, 1, "reference");
 }
 
+TEST(ForwardRefuses, ACacheWhoseLayersHoldDifferentTokens) {
+  MiniLLM model = make_model();
+  KVCacheOptions cache_options;
+  cache_options.device = parse_device("reference");
+  KVCache cache(tiny(), cache_options);
+  const Tensor two({1, tiny().n_kv_heads, 2, tiny().head_dim}), ids = Tensor::from_ids({{5, 6}});
+  cache.update(two, two, 1);
+  ForwardOptions options;
+  options.kv_cache = &cache;
+  expect_error(ErrorCode::kInvalidArgument, {"layer 1", "holds 2 tokens", "layer 0 holds 0"}, [&] { model.forward(ids, options); });
+  EXPECT_EQ(cache.get_seq_length(1), 2);
+  cache.update(two, two, 0);
+  model.forward(ids, options);
+  EXPECT_EQ(cache.get_seq_length(), 4);
+}
+
 TEST(ForwardRefuses, TokensPastTheContextOrTheCache) {
   LoadOptions load;
   load.context_length = 20;

@@ -1,4 +1,4 @@
-// tiny_model.h - a two-layer decoder over Backend with random weights: small enough to run thousands of tokens in a second on the
+// tiny_decoder.h - a two-layer decoder over Backend with random weights: small enough to run thousands of tokens in a second on the
 // oracle, with everything in it through which one row could disturb another.
 #pragma once
 
@@ -10,7 +10,7 @@
 
 namespace minillm::test {
 
-/// Weight types of a TinyModel: q and k, v (stacked on them), output, gate and up, down, tied embedding.
+/// Weight types of a TinyDecoder: q and k, v (stacked on them), output, gate and up, down, tied embedding.
 struct TinyTypes {
   const char* name;
   Dtype qk, v, output, gate_up, down, embedding;
@@ -22,12 +22,12 @@ inline constexpr TinyTypes kTinyTypes[] = {
     {"mixed", Dtype::kQ5_0, Dtype::kQ8_0, Dtype::kQ4_K, Dtype::kQ5_K, Dtype::kQ6_K, Dtype::kQ6_K},
 };
 
-class TinyModel {
+class TinyDecoder {
  public:
   static constexpr int64_t kLayers = 2, kHidden = 256, kHeads = 4, kKvHeads = 2, kDim = 64, kFfn = 512, kVocab = 131;
 
   /// With `extras`: biases, q/k norms and post norms, a window in layer 1, a softcap.
-  TinyModel(Backend& backend, const TinyTypes& types, bool extras = true) : backend_(backend), extras_(extras) {
+  TinyDecoder(Backend& backend, const TinyTypes& types, bool extras = true) : backend_(backend), extras_(extras) {
     embedding_ = HostWeight(1, types.embedding, kVocab, kHidden).pack(backend, WeightRole::kBoth);
     for (uint64_t i = 0; i < kLayers; ++i) {
       const HostWeight q(10 + i, types.qk, kHeads * kDim, kHidden), k(20 + i, types.qk, kKvHeads * kDim, kHidden),
@@ -133,7 +133,7 @@ class TinyModel {
   std::vector<float> frequencies_;
 };
 
-/// A TinyModel with a cache: appends tokens to rows and returns their logits.
+/// A TinyDecoder with a cache: appends tokens to rows and returns their logits.
 class TinySession {
  public:
   using Tokens = std::vector<TokenId>;
@@ -147,9 +147,9 @@ class TinySession {
       : backend_(std::move(backend)),
         model_(*backend_, types),
         cache_(backend_,
-               {.n_layers = TinyModel::kLayers,
-                .n_kv_heads = TinyModel::kKvHeads,
-                .head_dim = TinyModel::kDim,
+               {.n_layers = TinyDecoder::kLayers,
+                .n_kv_heads = TinyDecoder::kKvHeads,
+                .head_dim = TinyDecoder::kDim,
                 .page_tokens = page_tokens,
                 .max_pages = max_pages,
                 .dtype = dtype},
@@ -173,13 +173,13 @@ class TinySession {
       longest = std::max(longest, length + n);
     }
     backend_->reserve_workspace(
-        TinyModel::workspace(std::max<int64_t>(static_cast<int64_t>(tokens.size()), 1), longest, static_cast<int64_t>(parts.size())));
+        TinyDecoder::workspace(std::max<int64_t>(static_cast<int64_t>(tokens.size()), 1), longest, static_cast<int64_t>(parts.size())));
     const std::vector<float> all = model_.forward({tokens, positions, slices}, cache_.storage());
     std::vector<std::vector<float>> logits;
     for (size_t i = 0; i < parts.size(); ++i) {
       cache_.advance(parts[i].row, slices[i].n_rows);
-      const auto first = all.begin() + slices[i].first_row * TinyModel::kVocab;
-      logits.emplace_back(first, first + slices[i].n_rows * TinyModel::kVocab);
+      const auto first = all.begin() + slices[i].first_row * TinyDecoder::kVocab;
+      logits.emplace_back(first, first + slices[i].n_rows * TinyDecoder::kVocab);
     }
     return logits;
   }
@@ -197,14 +197,14 @@ class TinySession {
 
  private:
   std::shared_ptr<Backend> backend_;
-  TinyModel model_;
+  TinyDecoder model_;
   PagedCache cache_;
 };
 
 inline TinySession::Tokens random_tokens(uint64_t seed, int64_t n) {
   Random random(seed);
   TinySession::Tokens tokens;
-  for (int64_t i = 0; i < n; ++i) tokens.push_back(static_cast<TokenId>(random.below(TinyModel::kVocab)));
+  for (int64_t i = 0; i < n; ++i) tokens.push_back(static_cast<TokenId>(random.below(TinyDecoder::kVocab)));
   return tokens;
 }
 
