@@ -244,7 +244,7 @@ void Parser::read_tensor(uint64_t index) {
     dims[i] = in_.read<uint64_t>(field);
     const auto product = checked_mul(n_elements, dims[i]);
     if (dims[i] == 0) corrupt(in_, field, ": dimension ", i, " is zero");
-    if (!product || *product > INT64_MAX) corrupt(in_, field, ": dimension ", i, " of ", dims[i], " makes more than 2^63 elements");
+    if (!product) corrupt(in_, field, ": dimension ", i, " of ", dims[i], " makes more than 2^64 elements");
     n_elements = *product;
   }
   tensor.view.dtype = read_tensor_type(field);

@@ -118,6 +118,8 @@ void Translator::rope() {
   auto rotated = parameters ? parameters->number("partial_rotary_factor") : std::nullopt;
   if (!rotated) rotated = config_.number("partial_rotary_factor");
   if (rotated && !(*rotated > 0.0 && *rotated <= 1.0)) config_.corrupt("partial_rotary_factor: met ", *rotated, ", expected above 0 to 1");
+  if (rotated && (head_dim_ < 0 || head_dim_ > INT32_MAX))  // Beyond, the product may not fit an integer.
+    config_.corrupt("head_dim: met ", head_dim_, ", expected 0 to 2^31 - 1");
   add("rope.dimension_count", rotated ? static_cast<int64_t>(static_cast<double>(head_dim_) * *rotated) : head_dim_);
 
   const auto scaling = config_.object("rope_scaling");

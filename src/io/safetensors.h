@@ -7,7 +7,8 @@
 //   data              rows of elements, row-major, little endian; offsets count from here
 // Rules of the reference: the tensors tile the data without hole or overlap from 0 to the end of the file, and each one's
 // range is its shape times its element. A dimension may be 0; no dimension at all is one element, given as shape [1] here.
-// Stricter here: spaces are the only padding, no field or name occurs twice, no unknown field, at most 4 dimensions.
+// Stricter here: spaces are the only padding and only at the end, no field or name occurs twice, no unknown field, __metadata__ is
+// not null, at most 4 dimensions, each below 2^63.
 // Element types: F32, F16, BF16, I32. Others are refused by name.
 //
 // A model is one file, or a folder with model.safetensors, or with model.safetensors.index.json:

@@ -28,7 +28,7 @@ SourceTensor to_tensor(SafetensorsEntry& entry, std::string_view what) {
     bytes = checked_mul(*bytes, entry.shape[i]);
     if (!bytes || entry.shape[i] > INT64_MAX)
       throw Error(ErrorCode::kCorruptFile, what, ": tensor ", printable(tensor.name), ": dimension ", i, " of ", entry.shape[i],
-                  " makes more than 2^64 bytes");
+                  " is above 2^63 - 1 or makes more than 2^64 bytes");
     tensor.view.shape[i] = static_cast<int64_t>(entry.shape[i]);
   }
   tensor.bytes = *bytes;

@@ -131,6 +131,12 @@ TEST(HfConfig, PartOfAHeadMayBeRotated) {
     expect_refused(with(config_of("llama"), {{"partial_rotary_factor", factor}}), ErrorCode::kCorruptFile, "expected above 0 to 1");
 }
 
+TEST(HfConfig, AHeadTooWideToScaleIsRefused) {
+  for (const int64_t head_dim : {INT64_MAX, int64_t{1} << 31, int64_t{-1}})
+    expect_refused(with(config_of("llama"), {{"head_dim", head_dim}, {"partial_rotary_factor", 1.0}}), ErrorCode::kCorruptFile,
+                   "head_dim: met " + std::to_string(head_dim));
+}
+
 TEST(HfConfig, MistralSlidesInEveryLayer) {
   const Keys slides = read(with(config_of("mistral"), {{"sliding_window", 4096}}));
   EXPECT_EQ(text(slides, "general.architecture"), "llama");
