@@ -137,14 +137,16 @@ std::vector<StepEvent> Engine::Impl::step() {
   if (scheduler.idle()) return events;
   const Clock::time_point start = Clock::now();
   const std::span<const Scheduler::Share> shares = scheduler.plan(batch);
-  events.reserve(events.size() + shares.size() + scheduler.at_capacity().size());
+  events.reserve(events.size() + shares.size() + scheduler.ended().size());
   if (!shares.empty()) {
     model.transformer.forward(batch.view(), *cache, mode);
     scheduler.advance();
     choose_tokens(shares, events);
   }
-  for (Sequence* sequence : scheduler.at_capacity())
-    end(*sequence, {.request = sequence->id, .token = {}, .text = {}, .finish = FinishReason::kLength, .error = {}}, events);
+  for (const Scheduler::Ended& ended : scheduler.ended()) {
+    const FinishReason reason = ended.error.empty() ? FinishReason::kLength : FinishReason::kError;
+    end(*ended.sequence, {.request = ended.sequence->id, .token = {}, .text = {}, .finish = reason, .error = ended.error}, events);
+  }
   record_time(shares, std::chrono::duration<double>(Clock::now() - start).count());
   return events;
 }

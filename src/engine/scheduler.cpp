@@ -21,7 +21,7 @@ Scheduler::Scheduler(PagedCache& cache, const SchedulerLimits& limits) : cache_(
   for (int64_t row = limits.max_batch - 1; row >= 0; --row) free_rows_.push_back(row);  // Taken from the back: row 0 first.
   running_.reserve(n);
   shares_.reserve(n);
-  at_capacity_.reserve(n);
+  ended_.reserve(n);
 }
 
 void Scheduler::submit(Sequence& sequence) {
@@ -55,7 +55,7 @@ bool Scheduler::make_room(const Sequence& sequence, int64_t n_tokens) {
     Sequence* newest = running_.back();
     if (newest == &sequence) {
       if (running_.size() == 1)
-        at_capacity_.push_back(newest);
+        ended_.push_back({newest, {}});
       else
         preempt(*newest);
       return false;
@@ -67,7 +67,12 @@ bool Scheduler::make_room(const Sequence& sequence, int64_t n_tokens) {
 
 void Scheduler::add(StepBatch& batch, Sequence& sequence, int64_t n_tokens) {
   const int64_t n_cached = cache_.length(sequence.cache_row);
-  cache_.reserve(sequence.cache_row, n_cached + n_tokens);
+  try {
+    cache_.reserve(sequence.cache_row, n_cached + n_tokens);
+  } catch (const Error& error) {  // No memory for its pages: it ends, the others go on.
+    ended_.push_back({&sequence, error.what()});
+    return;
+  }
   batch.add(cache_, sequence.cache_row, std::span(sequence.tokens).subspan(static_cast<size_t>(n_cached), static_cast<size_t>(n_tokens)));
   shares_.push_back({.sequence = &sequence,
                      .n_tokens = n_tokens,
@@ -110,12 +115,12 @@ void Scheduler::let_in(StepBatch& batch, int64_t& prefill_rows) {
 std::span<const Scheduler::Share> Scheduler::plan(StepBatch& batch) {
   batch.clear();
   shares_.clear();
-  at_capacity_.clear();
+  ended_.clear();
   if (limits_.preempt_every > 0 && ++n_steps_ % limits_.preempt_every == 0 && !running_.empty()) preempt(*running_.back());
   const int64_t n_decode = std::ranges::count_if(running_, [&](const Sequence* sequence) { return tokens_left(*sequence) == 1; });
   int64_t prefill_rows = limits_.max_step_rows - n_decode;
   plan_running(batch, prefill_rows);
-  if (at_capacity_.empty()) let_in(batch, prefill_rows);
+  if (ended_.empty()) let_in(batch, prefill_rows);
   return shares_;
 }
 

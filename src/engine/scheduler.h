@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <deque>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "engine/sequence.h"
@@ -36,6 +37,12 @@ class Scheduler {
     bool is_prefill = false;
   };
 
+  /// A sequence that has reached the cache's capacity, or for whose pages there was no memory (`error` says so).
+  struct Ended {
+    Sequence* sequence = nullptr;
+    std::string error;
+  };
+
   /// `cache` needs limits.max_batch rows.
   Scheduler(PagedCache& cache, const SchedulerLimits& limits);
 
@@ -43,10 +50,10 @@ class Scheduler {
   /// Takes a sequence out, running or waiting; its pages go back.
   void remove(Sequence& sequence);
   /// Fills `batch` and reserves its slots. Valid until the next plan(); shares of sequences that are removed in between are theirs
-  /// to ignore. A sequence that has reached the cache's capacity is in at_capacity() instead.
+  /// to ignore. A sequence that cannot go on is in ended() instead.
   std::span<const Share> plan(StepBatch& batch);
   /// Sequences that the last plan() could not go on with; the caller removes them.
-  std::span<Sequence* const> at_capacity() const noexcept { return at_capacity_; }
+  std::span<const Ended> ended() const noexcept { return ended_; }
   /// The planned step has been computed.
   void advance();
 
@@ -70,7 +77,7 @@ class Scheduler {
   std::deque<Sequence*> waiting_;   ///< The same.
   std::vector<int64_t> free_rows_;
   std::vector<Share> shares_;
-  std::vector<Sequence*> at_capacity_;
+  std::vector<Ended> ended_;
   int64_t n_steps_ = 0;
 };
 

@@ -90,7 +90,7 @@ TEST_F(Generator, TellsTheTextOfTheNewTokens) {
 TEST_F(Generator, EndsBeforeAStopTextOfSeveralTokens) {
   const Generation whole = one("hello", sampled(3));
   ASSERT_GT(whole.text.size(), 20u);
-  for (size_t at : {0, 7, 15}) {
+  for (const size_t at : {size_t{0}, size_t{7}, size_t{15}}) {
     GenerationOptions options = sampled(3);
     options.stop = {"never ever", whole.text.substr(at, 3)};
     const Generation stopped = one("hello", options);
@@ -150,7 +150,7 @@ TEST_F(Generator, CallsBackForEveryTokenAndStopsWhenTold) {
   EXPECT_EQ(generations[0].finish_reason, FinishReason::kCancelled);
   EXPECT_EQ(generations[0].ids.size(), 5u);
   EXPECT_EQ(generations[1].finish_reason, FinishReason::kLength);
-  for (size_t row : {0, 1}) {
+  for (const size_t row : {size_t{0}, size_t{1}}) {
     EXPECT_EQ(texts[row], generations[row].text);
     EXPECT_EQ(static_cast<size_t>(n_tokens[row]), generations[row].ids.size());
   }

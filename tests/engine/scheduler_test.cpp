@@ -9,6 +9,7 @@
 #include <memory>
 #include <set>
 
+#include "backend/reference/reference_backend.h"
 #include "support/random.h"
 
 namespace minillm {
@@ -29,9 +30,9 @@ struct Limits {
 
 class Harness {
  public:
-  explicit Harness(const Limits& setup)
+  explicit Harness(const Limits& setup, std::shared_ptr<Backend> backend = make_backend({Device::Kind::kReference, 0}))
       : setup_(setup),
-        backend_(make_backend({Device::Kind::kReference, 0})),
+        backend_(std::move(backend)),
         cache_(backend_, KvShape{.n_layers = 1, .n_kv_heads = 1, .head_dim = 2, .page_tokens = kPage, .max_pages = setup.n_pages},
                setup.max_batch, false),
         scheduler_(cache_, {.max_batch = setup.max_batch, .max_step_rows = setup.max_rows, .preempt_every = setup.preempt_every}) {}
@@ -61,10 +62,10 @@ class Harness {
       sequence.tokens.push_back(next_token(sequence.tokens));
       if (sequence.n_generated() == sequence.options.max_new_tokens) ended.push_back(sequence.id);
     }
-    for (Sequence* sequence : scheduler_.at_capacity()) {
-      EXPECT_TRUE(shares.empty());
-      at_capacity.insert(sequence->id);
-      ended.push_back(sequence->id);
+    for (const Scheduler::Ended& out : scheduler_.ended()) {
+      EXPECT_TRUE(!out.error.empty() || shares.empty());
+      (out.error.empty() ? at_capacity : out_of_memory).insert(out.sequence->id);
+      ended.push_back(out.sequence->id);
     }
     if (oldest != 0 && setup_.preempt_every == 0 && !at_capacity.contains(oldest)) {
       EXPECT_GT(progress(*live_.at(oldest)), oldest_progress) << "the oldest stood still";
@@ -89,7 +90,7 @@ class Harness {
   const StepBatch& batch() const { return batch_; }
 
   std::map<RequestId, std::vector<TokenId>> finished;
-  std::set<RequestId> at_capacity;
+  std::set<RequestId> at_capacity, out_of_memory;
 
  private:
   int64_t progress(const Sequence& sequence) const {
@@ -235,6 +236,43 @@ TEST(Scheduler, EndsASequenceThatFillsThePoolAlone) {
   while (!harness.live().empty()) harness.step();
   EXPECT_EQ(harness.finished.at(1).size(), 33u);  // All 32 slots, and the token that comes out of the last.
   EXPECT_TRUE(harness.at_capacity.contains(1));
+}
+
+/// Gives out storage that can never hold more than three pages, whatever it says.
+class ShortOfMemory final : public reference::ReferenceBackend {
+ public:
+  class Storage final : public KvStorage {
+   public:
+    explicit Storage(std::unique_ptr<KvStorage> storage) : KvStorage(storage->shape()), storage_(std::move(storage)) {}
+    void commit(int64_t n_pages) override {
+      if (n_pages > 3) throw Error(ErrorCode::kOutOfMemory, "no room for ", n_pages, " pages");
+      storage_->commit(n_pages);
+    }
+    void copy_page(int32_t from, int32_t to) override { storage_->copy_page(from, to); }
+    void write(int64_t layer, int32_t page, int64_t slot, ConstTensorView k, ConstTensorView v) override {
+      storage_->write(layer, page, slot, k, v);
+    }
+    void read(int64_t layer, int32_t page, int64_t slot, TensorView k, TensorView v) const override {
+      storage_->read(layer, page, slot, k, v);
+    }
+    int64_t bytes() const noexcept override { return storage_->bytes(); }
+
+   private:
+    std::unique_ptr<KvStorage> storage_;
+  };
+  std::unique_ptr<KvStorage> make_kv_storage(const KvShape& shape) override {
+    return std::make_unique<Storage>(ReferenceBackend::make_kv_storage(shape));
+  }
+};
+
+TEST(Scheduler, EndsOnlyTheSequenceForWhichThereIsNoMemory) {
+  Harness harness({4, 64, 100, 0}, std::make_shared<ShortOfMemory>());
+  harness.submit(10, 5, 1);
+  harness.submit(30, 4, 2);  // Its third page would be the fourth.
+  while (!harness.live().empty()) harness.step();
+  EXPECT_EQ(harness.out_of_memory, std::set<RequestId>{2});
+  EXPECT_EQ(harness.finished.at(1).size(), 15u);
+  EXPECT_EQ(harness.cache().pool().n_used(), 0);
 }
 
 }  // namespace
