@@ -121,9 +121,10 @@ int run_generate(const GenerateFlags& flags, int n_sources) {
   for (const std::string& text : texts) prompts.push_back(encode_prompt(text, tokenizer, chat.get()));
 
   MiniLLM model = MiniLLM::load(path, load_options(flags.model));
-  TextGenerator generator(
-      model,
-      {.use_flash_attention = !flags.model.no_flash_attention, .flash_block_size = flags.model.flash_block_size, .tokenizer = &tokenizer});
+  TextGenerator generator(model, {.use_flash_attention = !flags.model.no_flash_attention,
+                                  .flash_block_size = flags.model.flash_block_size,
+                                  .tokenizer = &tokenizer,
+                                  .max_batch = static_cast<int64_t>(std::min<size_t>(prompts.size(), 16))});
   Streamer streamer(!batch && !flags.json);
   const std::vector<Generation> rows =
       generator.generate_batch(prompts, flags.options, [&](int64_t row, const StepEvent& event) { return streamer(row, event); });

@@ -26,6 +26,16 @@ constexpr Subcommand kSubcommands[] = {
     {"pull", "fetch a model into the model folder", add_pull},
 };
 
+/// CLI11 would only say that a subcommand is missing.
+void check_name(const std::string& name) {
+  std::string names;
+  for (const Subcommand& subcommand : kSubcommands) {
+    if (name == subcommand.name) return;
+    names += (names.empty() ? "" : ", ") + std::string(subcommand.name);
+  }
+  if (name.rfind('-', 0) != 0) throw UsageError("there is no command '" + name + "'; there are " + names);
+}
+
 int run_parsed(const std::vector<std::pair<CLI::App*, Run>>& commands) {
   for (const auto& [app, run] : commands) {
     if (!app->parsed()) continue;
@@ -47,6 +57,7 @@ int run(int argc, char** argv) {
     commands.emplace_back(sub, subcommand.add(*sub));
   }
   try {
+    if (argc > 1) check_name(argv[1]);
     app.parse(argc, argv);
     return run_parsed(commands);
   } catch (const CLI::ParseError& error) {

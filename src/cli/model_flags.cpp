@@ -3,12 +3,11 @@
 
 #include <sched.h>
 
+#include <array>
 #include <cerrno>
 #include <charconv>
-#include <fstream>
-#include <iostream>
-#include <iterator>
-#include <limits>
+#include <cstdio>
+#include <memory>
 #include <system_error>
 #include <thread>
 
@@ -97,13 +96,15 @@ std::string find_model(const ModelFlags& flags) {
 }
 
 std::string read_text(const std::string& path) {
-  if (path == "-") return {std::istreambuf_iterator<char>(std::cin), {}};
-  errno = 0;
-  std::ifstream file(path, std::ios::binary);
+  const auto fail = [&] { return Error(ErrorCode::kNotFound, path, ": cannot read: ", std::generic_category().message(errno)); };
+  const bool standard_input = path == "-";
+  std::FILE* file = standard_input ? stdin : std::fopen(path.c_str(), "rb");
+  if (file == nullptr) throw fail();
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> owner(standard_input ? nullptr : file, std::fclose);
   std::string text;
-  if (file) text.assign(std::istreambuf_iterator<char>(file), {});
-  if (!file.is_open() || file.bad() || errno == EISDIR)
-    throw Error(ErrorCode::kNotFound, path, ": cannot read: ", std::generic_category().message(errno));
+  std::array<char, 1 << 16> buffer;
+  for (size_t n; (n = std::fread(buffer.data(), 1, buffer.size(), file)) > 0;) text.append(buffer.data(), n);
+  if (std::ferror(file) != 0) throw fail();  // A folder, for example: it opens, but cannot be read.
   return text;
 }
 
