@@ -80,7 +80,7 @@ class TestCache {
     const KvShape shape{n_layers, p.n_kv_heads, p.head_dim, page_tokens, n_pages, dtype};
     storage = std::make_unique<cpu::CpuKvStorage>(shape, kernels);
     storage->commit(n_pages);
-    std::memset(const_cast<void*>(storage->key_panel(0, 0, 0, 0)), 0xFF, static_cast<size_t>(storage->bytes()));
+    std::memset(const_cast<std::byte*>(storage->keys_of(0, 0, 0)), 0xFF, static_cast<size_t>(storage->bytes()));
     std::vector<int32_t> order(static_cast<size_t>(n_pages));
     for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
     Random random(seed);

@@ -118,13 +118,13 @@ TEST(KvStorage, CommittedBytesAreCountedAndReleasedMemoryGoesBack) {
   EXPECT_EQ(kv.bytes(), 0);
   kv.commit(64);
   EXPECT_EQ(kv.bytes(), 64 * shape.page_bytes());
-  const void* base = kv.key_panel(0, 0, 0, 0);
+  const void* base = kv.keys_of(0, 0, 0);
   const size_t bytes = static_cast<size_t>(kv.bytes());
   std::memset(const_cast<void*>(base), 1, bytes);
   EXPECT_EQ(resident_pages(base, bytes), bytes / 4096);
   kv.commit(16);
   EXPECT_EQ(kv.bytes(), 16 * shape.page_bytes());
-  EXPECT_EQ(kv.key_panel(0, 0, 0, 0), base);
+  EXPECT_EQ(kv.keys_of(0, 0, 0), base);
   EXPECT_EQ(resident_pages(base, bytes), bytes / 4096 / 4);
   kv.commit(64);
   std::memset(const_cast<void*>(base), 1, bytes);

@@ -35,6 +35,7 @@ struct ScoreTile {
   int64_t q_stride, n_rows, head_dim;
   const void* const* k_panels;
   int64_t n_panels;
+  const void* const* prefetch;  ///< [n_panels] or null: while byte i of a panel is read, byte i of this one is fetched.
 };
 
 /// From q . k to a score in units of log2: x = scale q.k; x = cap tanh(x) if cap != 0; x += slope |distance - key index|.
@@ -61,7 +62,11 @@ struct ValueTile {
   const KeyRange* ranges;  ///< [n_rows], both ends never decreasing from row to row.
   const void* const* v_panels;
   int64_t v_stride, n_panels, first_key;
+  const void* const* prefetch;  ///< As in ScoreTile.
 };
+
+/// Tiles of at most this many rows are one pass over keys and values on every instruction set that has the registers.
+inline constexpr int64_t kOnePassRows = 8;
 
 /// Result over one run or over all of them.
 struct RowTotal {

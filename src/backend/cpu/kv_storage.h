@@ -32,13 +32,14 @@ class CpuKvStorage final : public KvStorage {
   int64_t committed_pages() const noexcept { return n_pages_; }
   int64_t value_width() const noexcept { return value_width_; }  ///< Elements from one V row to the next.
 
-  /// Panel of keys 16 `panel` to 16 `panel` + 15 of `page`, and the V row of its first token.
-  const void* key_panel(int64_t layer, int32_t page, int64_t head, int64_t panel) const noexcept {
-    return head_block(layer, page, head) + panel * panel_bytes_;
+  int64_t panels_per_page() const noexcept { return panels_per_page_; }
+  /// Where the panels of `page` start; panel i holds tokens 16 i to 16 i + 15, and is `*_panel_bytes` further.
+  const std::byte* keys_of(int64_t layer, int32_t page, int64_t head) const noexcept { return head_block(layer, page, head); }
+  const std::byte* values_of(int64_t layer, int32_t page, int64_t head) const noexcept {
+    return head_block(layer, page, head) + keys_bytes_;
   }
-  const void* value_panel(int64_t layer, int32_t page, int64_t head, int64_t panel) const noexcept {
-    return head_block(layer, page, head) + keys_bytes_ + panel * kKeyPanel * value_bytes_;
-  }
+  int64_t key_panel_bytes() const noexcept { return panel_bytes_; }
+  int64_t value_panel_bytes() const noexcept { return kKeyPanel * value_bytes_; }
   /// Stores one token of one head; k and v are float32 [D]. Touches nothing else.
   void store(int64_t layer, int32_t page, int64_t head, int64_t slot, const float* k, const float* v) noexcept;
 
@@ -53,7 +54,7 @@ class CpuKvStorage final : public KvStorage {
   int64_t element_bytes_, value_width_;
   int64_t panel_bytes_, value_bytes_;  ///< One K panel; one V row.
   int64_t keys_bytes_, head_bytes_;    ///< K of one (layer, head) of a page; K and V of it.
-  int64_t page_stride_, n_pages_ = 0;
+  int64_t panels_per_page_, page_stride_, n_pages_ = 0;
   size_t mapped_bytes_;
   std::byte* base_ = nullptr;
 };

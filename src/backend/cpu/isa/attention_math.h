@@ -21,6 +21,12 @@ MINILLM_INLINE void unroll(F&& f) {
   unroll_over(static_cast<F&&>(f), std::make_integer_sequence<int, N>{});
 }
 
+/// Asks for `Bytes` (a multiple of 64) from `at` on; any address will do.
+template <int Bytes>
+MINILLM_INLINE void prefetch(const char* at) {
+  unroll<Bytes / 64>([&](auto line) __attribute__((always_inline)) { __builtin_prefetch(at + line * 64, 0, 2); });
+}
+
 /// 2^f for |f| <= 1/2 by a minimax polynomial of degree 6: relative error 2e-9 before rounding, exactly 1 at 0.
 MINILLM_INLINE Vec exp2_fraction(Vec f) {
   Vec p = broadcast(0.00015353361959569156f);

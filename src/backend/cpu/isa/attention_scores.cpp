@@ -9,30 +9,45 @@ namespace minillm::cpu::MINILLM_ISA {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kRows = 6, kPanels = 4;
+constexpr int kRows = 6, kPanels = 4, kMostRows = 8;  // Up to kMostRows rows in one pass, where the rows are no more than that.
 #elif defined(__AVX2__)
-constexpr int kRows = 6, kPanels = 1;
+constexpr int kRows = 6, kPanels = 1, kMostRows = 6;
 #else
-constexpr int kRows = 3, kPanels = 1;
+constexpr int kRows = 3, kPanels = 1, kMostRows = 3;
 #endif
 
-template <typename Element, int Rows, int Panels>
+/// Panels beside `rows` rows: as many as leave the accumulators in registers.
+constexpr int panels_for(int rows) { return rows <= kRows ? kPanels : kPanels / 2; }
+
+template <typename Element, int Rows, int Panels, bool Prefetch>
 void score_block(const ScoreTile& tile, int64_t row, int64_t panel) {
   constexpr int kVecs = Panels * kVecsPerPanel;
+  constexpr int kStep = Prefetch ? 2 : 1;  // Two steps of a 16-bit panel are one cache line.
   const float* q = tile.q + row * tile.q_stride;
   const Element* k[Panels];
-  unroll<Panels>([&](auto j) __attribute__((always_inline)) { k[j] = static_cast<const Element*>(tile.k_panels[panel + j]); });
+  const char* later[Panels];
+  unroll<Panels>([&](auto j) __attribute__((always_inline)) {
+    k[j] = static_cast<const Element*>(tile.k_panels[panel + j]);
+    if constexpr (Prefetch) later[j] = static_cast<const char*>(tile.prefetch[panel + j]);
+  });
   Vec sum[Rows][kVecs];
   unroll<Rows>([&](auto r)
                    __attribute__((always_inline)) { unroll<kVecs>([&](auto c) __attribute__((always_inline)) { sum[r][c] = zero(); }); });
-  for (int64_t d = 0; d < tile.head_dim; ++d) {
-    Vec keys[kVecs];
-    unroll<kVecs>([&](auto c) __attribute__((always_inline)) {
-      keys[c] = load(k[c / kVecsPerPanel] + d * kKeyPanel + (c % kVecsPerPanel) * kWidth);
-    });
-    unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-      const Vec element = broadcast(q[r * tile.q_stride + d]);
-      unroll<kVecs>([&](auto c) __attribute__((always_inline)) { sum[r][c] = fma(element, keys[c], sum[r][c]); });
+  for (int64_t at = 0; at < tile.head_dim; at += kStep) {
+    if constexpr (Prefetch) {
+      constexpr int kBytes = kStep * static_cast<int>(kKeyPanel * static_cast<int64_t>(sizeof(Element)));
+      unroll<Panels>([&](auto j) __attribute__((always_inline)) { prefetch<kBytes>(later[j] + at / kStep * kBytes); });
+    }
+    unroll<kStep>([&](auto step) __attribute__((always_inline)) {
+      const int64_t d = at + step;
+      Vec keys[kVecs];
+      unroll<kVecs>([&](auto c) __attribute__((always_inline)) {
+        keys[c] = load(k[c / kVecsPerPanel] + d * kKeyPanel + (c % kVecsPerPanel) * kWidth);
+      });
+      unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+        const Vec element = broadcast(q[r * tile.q_stride + d]);
+        unroll<kVecs>([&](auto c) __attribute__((always_inline)) { sum[r][c] = fma(element, keys[c], sum[r][c]); });
+      });
     });
   }
   float* scores = tile.scores + row * tile.score_stride + panel * kKeyPanel;
@@ -41,22 +56,35 @@ void score_block(const ScoreTile& tile, int64_t row, int64_t panel) {
   });
 }
 
-template <typename Element, int Panels, int... Rows>
-void score_rows(const ScoreTile& tile, int64_t panel, std::integer_sequence<int, Rows...>) {
-  using Block = void (*)(const ScoreTile&, int64_t, int64_t);
-  static constexpr Block kBlocks[] = {score_block<Element, Rows + 1, Panels>...};
-  for (int64_t row = 0; row < tile.n_rows; row += kRows) {
-    const int64_t left = tile.n_rows - row;
-    kBlocks[(left < kRows ? left : kRows) - 1](tile, row, panel);
-  }
+template <typename Element, int Rows, bool Prefetch>
+void score_rows(const ScoreTile& tile, int64_t row, int64_t panel, int64_t end) {
+  constexpr int kStep = panels_for(Rows);
+  for (; panel + kStep <= end; panel += kStep) score_block<Element, Rows, kStep, Prefetch>(tile, row, panel);
+  if constexpr (kStep > 1)
+    for (; panel < end; ++panel) score_block<Element, Rows, 1, Prefetch>(tile, row, panel);
+}
+
+template <typename Element, bool Prefetch, int... Rows>
+void score_group(const ScoreTile& tile, int64_t row, int64_t n_rows, int64_t panel, int64_t end, std::integer_sequence<int, Rows...>) {
+  using Group = void (*)(const ScoreTile&, int64_t, int64_t, int64_t);
+  static constexpr Group kGroups[] = {score_rows<Element, Rows + 1, Prefetch>...};
+  kGroups[n_rows - 1](tile, row, panel, end);
 }
 
 template <typename Element>
 void scores(const ScoreTile& tile) {
-  constexpr auto kRowCounts = std::make_integer_sequence<int, kRows>{};
-  int64_t panel = 0;
-  for (; panel + kPanels <= tile.n_panels; panel += kPanels) score_rows<Element, kPanels>(tile, panel, kRowCounts);
-  for (; panel < tile.n_panels; ++panel) score_rows<Element, 1>(tile, panel, kRowCounts);
+  constexpr auto kRowCounts = std::make_integer_sequence<int, kMostRows>{};
+  if (tile.n_rows <= kMostRows && tile.prefetch != nullptr)
+    return score_group<Element, true>(tile, 0, tile.n_rows, 0, tile.n_panels, kRowCounts);
+  // Panels outside, so that kPanels of them stay in L1 while all rows go past.
+  for (int64_t panel = 0; panel < tile.n_panels; panel += kPanels) {
+    const int64_t end = panel + kPanels < tile.n_panels ? panel + kPanels : tile.n_panels;
+    for (int64_t row = 0, n = 0; row < tile.n_rows; row += n) {
+      const int64_t left = tile.n_rows - row;
+      n = left <= kMostRows ? left : kRows;
+      score_group<Element, false>(tile, row, n, panel, end, kRowCounts);
+    }
+  }
 }
 
 }  // namespace

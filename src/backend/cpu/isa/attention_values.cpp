@@ -9,15 +9,18 @@ namespace minillm::cpu::MINILLM_ISA {
 namespace {
 
 #if defined(__AVX512F__)
-constexpr int kRows = 6, kVecs = 4;
+constexpr int kRows = 6, kVecs = 4, kMostRows = 8;  // Up to kMostRows rows in one pass, where the rows are no more than that.
 #elif defined(__AVX2__)
-constexpr int kRows = 6, kVecs = 2;
+constexpr int kRows = 6, kVecs = 2, kMostRows = 6;
 #else
-constexpr int kRows = 3, kVecs = 4;
+constexpr int kRows = 3, kVecs = 4, kMostRows = 3;
 #endif
 
+/// Vectors of o beside `rows` rows: as many as leave the accumulators in registers.
+constexpr int vecs_for(int rows) { return rows <= kRows ? kVecs : kVecs / 2; }
+
 /// Keys [range) of the block into `Rows` rows, `Vecs` vectors of o from element `column`.
-template <typename Element, int Rows, int Vecs>
+template <typename Element, int Rows, int Vecs, bool Prefetch>
 void value_block(const ValueTile& tile, int64_t row, int64_t column, KeyRange range) {
   float* o = tile.o + row * tile.o_stride + column;
   const float* p = tile.p + row * tile.p_stride;
@@ -29,11 +32,22 @@ void value_block(const ValueTile& tile, int64_t row, int64_t column, KeyRange ra
     const int64_t in_tile = key - tile.first_key, slot = in_tile % kKeyPanel;
     int64_t panel = in_tile / kKeyPanel, end = key - slot + kKeyPanel;
     const Element* v = static_cast<const Element*>(tile.v_panels[panel]) + slot * tile.v_stride + column;
-    // Panels that follow each other in memory are one loop: an inner loop of 16 steps would often end in a misprediction.
-    for (const Element* next = v + (kKeyPanel - slot) * tile.v_stride; end < range.end; end += kKeyPanel, next += kKeyPanel * tile.v_stride)
-      if (static_cast<const Element*>(tile.v_panels[++panel]) + column != next) break;
+    const char* later = nullptr;
+    if constexpr (Prefetch) {
+      later = reinterpret_cast<const char*>(static_cast<const Element*>(tile.prefetch[panel]) + slot * tile.v_stride + column);
+    } else {
+      // Panels that follow each other in memory are one loop: an inner loop of 16 steps would often end in a misprediction.
+      const Element* next = v + (kKeyPanel - slot) * tile.v_stride;
+      for (; end < range.end; end += kKeyPanel, next += kKeyPanel * tile.v_stride)
+        if (static_cast<const Element*>(tile.v_panels[++panel]) + column != next) break;
+    }
     if (end > range.end) end = range.end;
     for (; key < end; ++key, v += tile.v_stride) {
+      if constexpr (Prefetch) {
+        constexpr int kBytes = Vecs * kWidth * static_cast<int>(sizeof(Element));
+        prefetch<(kBytes < 64 ? 64 : kBytes)>(later);
+        later += tile.v_stride * static_cast<int64_t>(sizeof(Element));
+      }
       Vec values[Vecs];
       unroll<Vecs>([&](auto c) __attribute__((always_inline)) { values[c] = load(v + c * kWidth); });
       unroll<Rows>([&](auto r) __attribute__((always_inline)) {
@@ -47,19 +61,20 @@ void value_block(const ValueTile& tile, int64_t row, int64_t column, KeyRange ra
   });
 }
 
-template <typename Element, int Rows>
+template <typename Element, int Rows, bool Prefetch>
 void value_rows(const ValueTile& tile, int64_t row, KeyRange range) {
   if (range.begin >= range.end) return;
+  constexpr int64_t kStep = vecs_for(Rows) * kWidth;
   int64_t column = 0;
-  for (; column + kVecs * kWidth <= tile.padded_width; column += kVecs * kWidth)
-    value_block<Element, Rows, kVecs>(tile, row, column, range);
-  for (; column < tile.padded_width; column += kKeyPanel) value_block<Element, Rows, kVecsPerPanel>(tile, row, column, range);
+  for (; column + kStep <= tile.padded_width; column += kStep)
+    value_block<Element, Rows, vecs_for(Rows), Prefetch>(tile, row, column, range);
+  for (; column < tile.padded_width; column += kKeyPanel) value_block<Element, Rows, kVecsPerPanel, false>(tile, row, column, range);
 }
 
-template <typename Element, int... Rows>
+template <typename Element, bool Prefetch, int... Rows>
 void value_group(const ValueTile& tile, int64_t row, int64_t n_rows, KeyRange range, std::integer_sequence<int, Rows...>) {
   using Group = void (*)(const ValueTile&, int64_t, KeyRange);
-  static constexpr Group kGroups[] = {value_rows<Element, Rows + 1>...};
+  static constexpr Group kGroups[] = {value_rows<Element, Rows + 1, Prefetch>...};
   kGroups[n_rows - 1](tile, row, range);
 }
 
@@ -67,20 +82,24 @@ MINILLM_INLINE KeyRange intersect(KeyRange a, KeyRange b) { return {a.begin > b.
 
 template <typename Element>
 void values(const ValueTile& tile) {
-  constexpr auto kRowCounts = std::make_integer_sequence<int, kRows>{};
+  constexpr auto kRowCounts = std::make_integer_sequence<int, kMostRows>{};
   const KeyRange here{tile.first_key, tile.first_key + tile.n_panels * kKeyPanel};
-  for (int64_t row = 0; row < tile.n_rows; row += kRows) {
-    const int64_t left = tile.n_rows - row, n = left < kRows ? left : kRows;
+  for (int64_t row = 0, n = 0; row < tile.n_rows; row += n) {
+    const int64_t left = tile.n_rows - row;
+    n = left <= kMostRows ? left : kRows;
     // Both ends never decrease, so the first row has the earliest of each and the last row the latest.
     const KeyRange common = intersect(here, {tile.ranges[row + n - 1].begin, tile.ranges[row].end});
     const bool any = common.begin < common.end;
     if (any) {
-      for (int64_t r = row; r < row + n; ++r) value_rows<Element, 1>(tile, r, intersect(here, {tile.ranges[r].begin, common.begin}));
-      value_group<Element>(tile, row, n, common, kRowCounts);
+      for (int64_t r = row; r < row + n; ++r) value_rows<Element, 1, false>(tile, r, intersect(here, {tile.ranges[r].begin, common.begin}));
+      if (tile.prefetch != nullptr && tile.n_rows <= kMostRows)
+        value_group<Element, true>(tile, row, n, common, kRowCounts);
+      else
+        value_group<Element, false>(tile, row, n, common, kRowCounts);
     }
     for (int64_t r = row; r < row + n; ++r) {
       const KeyRange rest = intersect(here, tile.ranges[r]);
-      value_rows<Element, 1>(tile, r, any ? KeyRange{common.end, rest.end} : rest);
+      value_rows<Element, 1, false>(tile, r, any ? KeyRange{common.end, rest.end} : rest);
     }
   }
 }
