@@ -117,7 +117,7 @@ def main():
     args = args.parse_args()
     torch.set_num_threads(args.threads)
     if args.smollm2:
-        make("smollm2", args.smollm2, ["What is the capital of France?", "Why is the sky blue?"], [])
+        make("smollm2", args.smollm2, ["What is the capital of France?", "Count from 1 to 20."], [])
     if args.gemma3:
         make("gemma3", args.gemma3, [], ["def fibonacci(n):\n", "Water boils at a temperature of"])
 
