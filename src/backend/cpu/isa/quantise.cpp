@@ -20,20 +20,23 @@ void quantise_row(const float* x, const QuantisedRows& to, int64_t t) {
     const float amax = __builtin_bit_cast(float, bits);
     const bool usable = bits < kInfinityBits && amax >= kSmallest;
     const float inverse = usable ? 127.0f / amax : 0.0f;
-    float scale = usable ? amax / 127.0f : 0.0f;
+    float scale = usable ? amax * (1.0f / 127.0f) : 0.0f;
     if (bits >= kInfinityBits) scale = __builtin_nanf("");
 
     const Floats v0 = usable ? mul(x0, splat(inverse)) : zeros(), v1 = usable ? mul(x1, splat(inverse)) : zeros();
     const Ints c0 = to_ints(v0), c1 = to_ints(v1);
-    store_low_bytes(to.codes + at, c0);
-    store_low_bytes(to.codes + at + 16, c1);
-    int32_t sum0 = sum_lanes(c0), sum1 = sum_lanes(c1);
+    const ShortCodes codes = narrow(c0, c1);
+    store_codes(to.codes + at, codes);
+    int32_t sum0, sum1;
+    sum_halves(codes, &sum0, &sum1);
     if (to.low != nullptr) {
       const Ints l0 = to_ints(mul(sub(v0, to_floats(c0)), splat(128.0f))), l1 = to_ints(mul(sub(v1, to_floats(c1)), splat(128.0f)));
-      store_low_bytes(to.low + at, l0);
-      store_low_bytes(to.low + at + 16, l1);
-      sum0 = 128 * sum0 + sum_lanes(l0);
-      sum1 = 128 * sum1 + sum_lanes(l1);
+      const ShortCodes low = narrow(l0, l1);
+      store_codes(to.low + at, low);
+      int32_t low0, low1;
+      sum_halves(low, &low0, &low1);
+      sum0 = 128 * sum0 + low0;
+      sum1 = 128 * sum1 + low1;
       scale *= 0x1p-7f;
     }
     to.scales[unit] = scale;

@@ -105,11 +105,21 @@ MINILLM_INLINE int32_t max_lanes(Ints x) {
   const int32_t x0 = _mm_cvtsi128_si32(two), x1 = _mm_extract_epi32(two, 1);
   return x0 > x1 ? x0 : x1;
 }
-/// Values are within int8.
-MINILLM_INLINE void store_low_bytes(int8_t* p, Ints x) {
-  const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xD8);
-  const __m128i bytes = _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), bytes);
+/// The 32 values of two vectors as signed bytes; they must fit.
+using ShortCodes = __m256i;
+MINILLM_INLINE ShortCodes narrow(Ints x, Ints y) {
+  const __m256i words_x = _mm256_permute4x64_epi64(_mm256_packs_epi32(x.a, x.b), 0xD8);
+  const __m256i words_y = _mm256_permute4x64_epi64(_mm256_packs_epi32(y.a, y.b), 0xD8);
+  return _mm256_permute4x64_epi64(_mm256_packs_epi16(words_x, words_y), 0xD8);
+}
+MINILLM_INLINE void store_codes(int8_t* p, ShortCodes codes) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), codes); }
+/// Sums of the first and of the last 16.
+MINILLM_INLINE void sum_halves(ShortCodes codes, int32_t* first, int32_t* last) {
+  __m256i sums = _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), codes), _mm256_set1_epi16(1));
+  sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0x4E));
+  sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0xB1));
+  *first = _mm256_cvtsi256_si32(sums);
+  *last = _mm_cvtsi128_si32(_mm256_extracti128_si256(sums, 1));
 }
 
 MINILLM_INLINE Bytes load_bytes(const uint8_t* p) {

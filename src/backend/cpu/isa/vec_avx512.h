@@ -61,7 +61,20 @@ MINILLM_INLINE Floats to_floats(Ints a) { return _mm512_cvtepi32_ps(a); }
 MINILLM_INLINE Ints to_ints(Floats a) { return _mm512_cvtps_epi32(a); }
 MINILLM_INLINE int32_t sum_lanes(Ints a) { return _mm512_reduce_add_epi32(a); }
 MINILLM_INLINE int32_t max_lanes(Ints a) { return _mm512_reduce_max_epi32(a); }
-MINILLM_INLINE void store_low_bytes(int8_t* p, Ints a) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a)); }
+/// The 32 values of two vectors as signed bytes; they must fit.
+using ShortCodes = __m256i;
+MINILLM_INLINE ShortCodes narrow(Ints a, Ints b) {
+  return _mm256_inserti128_si256(_mm256_castsi128_si256(_mm512_cvtepi32_epi8(a)), _mm512_cvtepi32_epi8(b), 1);
+}
+MINILLM_INLINE void store_codes(int8_t* p, ShortCodes codes) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), codes); }
+/// Sums of the first and of the last 16.
+MINILLM_INLINE void sum_halves(ShortCodes codes, int32_t* first, int32_t* last) {
+  __m256i sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), codes);
+  sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0x4E));
+  sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32(sums, 0xB1));
+  *first = _mm256_cvtsi256_si32(sums);
+  *last = _mm_cvtsi128_si32(_mm256_extracti128_si256(sums, 1));
+}
 
 MINILLM_INLINE Bytes load_bytes(const uint8_t* p) { return _mm512_loadu_si512(p); }
 MINILLM_INLINE void store_bytes(uint8_t* p, Bytes v) { _mm512_storeu_si512(p, v); }

@@ -153,9 +153,26 @@ MINILLM_INLINE int32_t max_lanes(Ints a) {
   for (int32_t lane : a.lane) result = lane > result ? lane : result;
   return result;
 }
-/// Values are within int8.
-MINILLM_INLINE void store_low_bytes(int8_t* p, Ints a) {
-  for (int i = 0; i < 16; ++i) p[i] = static_cast<int8_t>(a.lane[i]);
+/// The 32 values of two vectors as signed bytes; they must fit.
+using ShortCodes = Array<int8_t, 32>;
+MINILLM_INLINE ShortCodes narrow(Ints a, Ints b) {
+  ShortCodes codes;
+  for (int i = 0; i < 16; ++i) {
+    codes.lane[i] = static_cast<int8_t>(a.lane[i]);
+    codes.lane[16 + i] = static_cast<int8_t>(b.lane[i]);
+  }
+  return codes;
+}
+MINILLM_INLINE void store_codes(int8_t* p, const ShortCodes& codes) {
+  for (int i = 0; i < 32; ++i) p[i] = codes.lane[i];
+}
+/// Sums of the first and of the last 16.
+MINILLM_INLINE void sum_halves(const ShortCodes& codes, int32_t* first, int32_t* last) {
+  *first = *last = 0;
+  for (int i = 0; i < 16; ++i) {
+    *first += codes.lane[i];
+    *last += codes.lane[16 + i];
+  }
 }
 
 MINILLM_INLINE Bytes load_bytes(const uint8_t* p) {
