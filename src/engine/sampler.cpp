@@ -3,6 +3,7 @@
 #include "engine/sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
 
@@ -15,16 +16,26 @@ namespace {
 constexpr float kGreedyBelow = 1e-5f;
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-/// The highest logit, or nothing for logits that cannot be sampled from.
+/// The highest logit, or nothing for logits that cannot be sampled from. Sixteen lanes, so that the compiler can use vectors.
 std::optional<float> checked_max(std::span<const float> logits) {
-  float max = -kInfinity;
-  bool bad = false;
-  for (float logit : logits) {
-    bad |= !(logit < kInfinity);  // NaN or +inf.
-    max = logit > max ? logit : max;
+  constexpr size_t kLanes = 16;
+  std::array<float, kLanes> max;
+  std::array<uint32_t, kLanes> bad{};  // Not below +inf: that, or NaN.
+  max.fill(-kInfinity);
+  const size_t n_whole = logits.size() / kLanes * kLanes;
+  for (size_t i = 0; i < n_whole; i += kLanes)
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      const float logit = logits[i + lane];
+      max[lane] = logit > max[lane] ? logit : max[lane];
+      bad[lane] |= logit < kInfinity ? 0u : 1u;
+    }
+  for (size_t i = n_whole; i < logits.size(); ++i) {
+    max[0] = std::max(max[0], logits[i]);
+    bad[0] |= logits[i] < kInfinity ? 0u : 1u;
   }
-  if (bad || max == -kInfinity) return std::nullopt;
-  return max;
+  const float highest = *std::ranges::max_element(max);
+  if (highest == -kInfinity || std::ranges::any_of(bad, [](uint32_t b) { return b != 0; })) return std::nullopt;
+  return highest;
 }
 
 /// -inf stays; everything else stays finite.
@@ -39,7 +50,8 @@ float weight_of(float logit, float max, float temperature) { return std::exp((lo
 
 }  // namespace
 
-Sampler::Sampler(int64_t vocab_size) : counts_(static_cast<size_t>(vocab_size)), candidates_(static_cast<size_t>(vocab_size)) {}
+Sampler::Sampler(int64_t vocab_size)
+    : counts_(static_cast<size_t>(vocab_size)), weights_(static_cast<size_t>(vocab_size)), candidates_(static_cast<size_t>(vocab_size)) {}
 
 void Sampler::apply_penalties(std::span<float> logits, const History& history, const GenerationOptions& options) {
   const auto generated = history.tokens.subspan(static_cast<size_t>(history.n_prompt));
@@ -75,29 +87,42 @@ void Sampler::keep_top(std::span<const float> logits, int64_t n, float max, floa
   }
   std::sort_heap(begin, begin + size, comes_first);
   n_candidates_ = static_cast<size_t>(size);
-  for (Candidate& candidate : std::span(candidates_).first(n_candidates_)) candidate.weight = weight_of(candidate.logit, max, temperature);
+  total_ = 0;
+  for (Candidate& candidate : std::span(candidates_).first(n_candidates_))
+    total_ += candidate.weight = weight_of(candidate.logit, max, temperature);
 }
 
-/// Puts ever more candidates in order until they hold the share p of all weight.
-void Sampler::keep_top_p(std::span<const float> logits, float max, const GenerationOptions& options) {
-  const int64_t n_logits = static_cast<int64_t>(logits.size());
-  const bool top_k = options.top_k > 0 && options.top_k < n_logits;
+/// All tokens that can be among the first p of the weight, in order. Those below (1 - p) total / V hold less than 1 - p together, so
+/// they are not; half of that leaves room for rounding. What stays is a small part of a vocabulary, so that sorting it is cheap.
+void Sampler::keep_likely(std::span<const float> logits, float max, const GenerationOptions& options) {
   double total = 0;
-  if (!top_k)
-    for (float logit : logits) total += weight_of(logit, max, options.temperature);
-  for (int64_t n = top_k ? options.top_k : std::min<int64_t>(n_logits, 64);; n = std::min(n_logits, 8 * n)) {
-    keep_top(logits, n, max, options.temperature);
-    const auto kept = std::span(candidates_).first(n_candidates_);
-    if (top_k)
-      for (const Candidate& candidate : kept) total += candidate.weight;
+  for (size_t i = 0; i < logits.size(); ++i) total += weights_[i] = weight_of(logits[i], max, options.temperature);
+  total_ = total;
+  const double least = 0.5 * (1.0 - static_cast<double>(options.top_p)) * total / static_cast<double>(logits.size());
+  n_candidates_ = 0;
+  for (size_t i = 0; i < logits.size(); ++i)
+    if (weights_[i] >= least) candidates_[n_candidates_++] = {static_cast<TokenId>(i), logits[i], weights_[i]};
+  const auto begin = candidates_.begin(), end = begin + static_cast<ptrdiff_t>(n_candidates_);
+  auto ordered = begin;
+  for (ptrdiff_t n = 256; ordered != end; n *= 4) {  // Only as many are sorted as hold the share p, and a trifle for rounding.
+    ordered = n < end - begin ? begin + n : end;
+    std::nth_element(begin, ordered, end, comes_first);
     double sum = 0;
-    for (size_t i = 0; i < kept.size(); ++i) {
-      sum += kept[i].weight;
-      if (sum < options.top_p * total) continue;
-      n_candidates_ = i + 1;
-      return;
-    }
-    if (top_k || n == n_logits) return;  // Rounding kept the sum below p: all stay.
+    for (auto candidate = begin; candidate != ordered; ++candidate) sum += candidate->weight;
+    if (sum > static_cast<double>(options.top_p) * total * (1.0 + 1e-9)) break;
+  }
+  std::sort(begin, ordered, comes_first);
+  n_candidates_ = static_cast<size_t>(ordered - begin);
+}
+
+/// The shortest prefix of the candidates that holds the share p of `total_`; all, if rounding keeps the sum below it.
+void Sampler::cut_at_top_p(float top_p) {
+  double sum = 0;
+  for (size_t i = 0; i < n_candidates_; ++i) {
+    sum += candidates_[i].weight;
+    if (sum < static_cast<double>(top_p) * total_) continue;
+    n_candidates_ = i + 1;
+    return;
   }
 }
 
@@ -113,18 +138,22 @@ void Sampler::keep_all(std::span<const float> logits, float max, const Generatio
 std::span<const Candidate> Sampler::candidates(std::span<float> logits, const History& history, const GenerationOptions& options) {
   MINILLM_CHECK(logits.size() == counts_.size(), logits.size(), " logits, expected ", counts_.size());
   n_candidates_ = 0;
-  if (!checked_max(logits)) return {};
-  apply_penalties(logits, history, options);
-  const float max = *checked_max(logits);
+  const std::optional<float> max_before = checked_max(logits);
+  if (!max_before) return {};
+  const bool penalised = options.repetition_penalty != 1.0f || options.presence_penalty != 0.0f || options.frequency_penalty != 0.0f;
+  if (penalised) apply_penalties(logits, history, options);
+  const float max = penalised ? *checked_max(logits) : *max_before;
 
   if (options.temperature < kGreedyBelow) {
     const auto best = std::ranges::find(logits, max);
     candidates_[0] = {static_cast<TokenId>(best - logits.begin()), max, 1.0f};
     n_candidates_ = 1;
-  } else if (options.top_p < 1.0f) {
-    keep_top_p(logits, max, options);
   } else if (options.top_k > 0 && options.top_k < static_cast<int64_t>(logits.size())) {
     keep_top(logits, options.top_k, max, options.temperature);
+    if (options.top_p < 1.0f) cut_at_top_p(options.top_p);
+  } else if (options.top_p < 1.0f) {
+    keep_likely(logits, max, options);
+    cut_at_top_p(options.top_p);
   } else {
     keep_all(logits, max, options);
   }

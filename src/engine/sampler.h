@@ -48,11 +48,14 @@ class Sampler {
  private:
   void apply_penalties(std::span<float> logits, const History& history, const GenerationOptions& options);
   void keep_top(std::span<const float> logits, int64_t n, float max, float temperature);
-  void keep_top_p(std::span<const float> logits, float max, const GenerationOptions& options);
+  void keep_likely(std::span<const float> logits, float max, const GenerationOptions& options);
+  void cut_at_top_p(float top_p);
   void keep_all(std::span<const float> logits, float max, const GenerationOptions& options);
 
   std::vector<uint32_t> counts_;       ///< [V], zero between calls.
+  std::vector<float> weights_;         ///< [V]
   std::vector<Candidate> candidates_;  ///< [V]
+  double total_ = 0;                   ///< Weight that top-p is a share of.
   size_t n_candidates_ = 0;
 };
 

@@ -1,7 +1,7 @@
 // tensor_names.cpp - the names of each role in GGUF and in Hugging Face's checkpoints.
 #include "model/tensor_names.h"
 
-#include "base/check.h"
+#include "minillm/error.h"
 
 namespace minillm {
 namespace {
@@ -41,7 +41,7 @@ std::string TensorNames::layer(int64_t index, LayerTensor tensor) const {
   if (!gguf_ && post_norms_ && tensor == LayerTensor::kFfnNorm) return prefix + "pre_feedforward_layernorm.weight";
   for (const LayerName& name : kLayerNames)
     if (name.tensor == tensor) return prefix + std::string(gguf_ ? name.gguf : name.hugging_face);
-  MINILLM_CHECK(false, "layer tensor ", static_cast<int>(tensor));
+  throw Error(ErrorCode::kInternal, "layer tensor ", static_cast<int>(tensor), " has no name");
 }
 
 bool TensorNames::ignorable(std::string_view name) const { return name.ends_with("rotary_emb.inv_freq"); }
