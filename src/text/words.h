@@ -27,7 +27,8 @@ class WordSink {
  public:
   template <typename F>
   requires(!std::is_same_v<F, WordSink>) WordSink(F& f)  // NOLINT(google-explicit-constructor)
-      : object_(const_cast<void*>(static_cast<const void*>(&f))), call_([](void* object, std::string_view word) { (*static_cast<F*>(object))(word); }) {}
+      : object_(const_cast<void*>(static_cast<const void*>(&f))),
+        call_([](void* object, std::string_view word) { (*static_cast<F*>(object))(word); }) {}
   void operator()(std::string_view word) const { call_(object_, word); }
 
  private:
