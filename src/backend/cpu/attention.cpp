@@ -43,7 +43,7 @@ void check_attention_params(const AttentionParams& p) {
   const auto refuse = [](const auto&... parts) { throw Error(ErrorCode::kInvalidArgument, "attention: ", parts...); };
   if (p.n_heads < 1 || p.n_kv_heads < 1 || p.n_heads % p.n_kv_heads != 0)
     refuse(p.n_heads, " query heads and ", p.n_kv_heads, " key/value heads: expected a positive multiple");
-  if (p.head_dim < 2 || p.head_dim % 2 != 0) refuse("head width ", p.head_dim, ": expected an even number");
+  if (p.head_dim < 1) refuse("head width ", p.head_dim, ": expected at least 1");
   if (p.block_size < 16 || p.block_size > 1024 || !std::has_single_bit(static_cast<uint64_t>(p.block_size)))
     refuse("block size ", p.block_size, ": expected a power of two from 16 to 1024");
   if (p.window < 0) refuse("window ", p.window, ": expected 0 (none) or more");

@@ -27,7 +27,7 @@ struct KeyRange {
   int64_t begin, end;
 };
 
-/// scores[r][16 j + i] = q[r] . key i of panel j, over `head_dim` (even) elements.
+/// scores[r][16 j + i] = q[r] . key i of panel j, over `head_dim` elements (an even number with `prefetch`).
 struct ScoreTile {
   float* scores;
   int64_t score_stride;
