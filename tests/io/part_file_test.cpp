@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <filesystem>
@@ -80,6 +82,25 @@ TEST(PartFile, SaysWhyItCannotWriteAndKeepsTheOldFile) {
   expect_error(ErrorCode::kDevice, "cannot write: File too large", [&] { write_whole_file(path, std::string(5000, 'x')); });
   ::setrlimit(RLIMIT_FSIZE, &before);
   EXPECT_EQ(read_text_file(path, 100), "old");
+}
+
+TEST(PartFile, IsOldOrNewAfterAKillAtAnyTime) {
+  test::TempFolder folder;
+  const std::string path = folder / "x", a(300'000, 'a'), b(200'000, 'b');
+  write_whole_file(path, a);
+  for (int i = 0; i < 50; ++i) {
+    const pid_t pid = ::fork();
+    if (pid == 0)
+      for (;;) {
+        write_whole_file(path, b);
+        write_whole_file(path, a);
+      }
+    ::usleep(static_cast<useconds_t>(500 + i * 997 % 5000));  // Spread over the steps of a write.
+    ::kill(pid, SIGKILL);
+    ::waitpid(pid, nullptr, 0);
+    const std::string found = read_text_file(path, 1 << 20);
+    EXPECT_TRUE(found == a || found == b) << "kill " << i << ": " << found.size() << " bytes";
+  }
 }
 
 TEST(RequireSpace, NamesWhatIsMissing) {
