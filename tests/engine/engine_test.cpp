@@ -1,144 +1,19 @@
-// engine_test.cpp - many requests at once give each the tokens it would get alone, whatever the batch, the chunks, the seeds beside
-// it, evictions and cancellations; bad requests and bad numbers end alone.
+// engine_test.cpp - ends, refusals, cancellation, bad numbers: each touches its own request alone.
 #include "minillm/engine.h"
-
-#include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
-#include <map>
 #include <thread>
 
+#include "engine/engine_support.h"
 #include "support/expect_error.h"
-#include "support/random.h"
-#include "support/temp_folder.h"
-#include "support/tiny_model.h"
 
-namespace minillm {
+namespace minillm::test {
 namespace {
-
-using Prompt = std::vector<TokenId>;
-
-Prompt random_prompt(uint64_t seed, int64_t n) {
-  test::Random random(seed);
-  Prompt prompt(static_cast<size_t>(n));
-  for (TokenId& id : prompt) id = static_cast<TokenId>(random.below(90));
-  return prompt;
-}
-
-MiniLLM load(const test::TinyModel& tiny, const char* device = "reference", LoadOptions options = {}) {
-  const test::TempFolder folder;
-  options.device = parse_device(device);
-  options.n_threads = 2;
-  return MiniLLM::load(folder.write("model.gguf", tiny.writer().image().bytes), options);
-}
-
-struct Result {
-  std::vector<TokenId> ids;
-  FinishReason finish = FinishReason::kNone;
-  std::string error;
-};
-
-std::map<RequestId, Result> run(Engine& engine) {
-  std::map<RequestId, Result> results;
-  for (int steps = 0; !engine.idle(); ++steps) {
-    if (steps > 5000) ADD_FAILURE() << "no end in sight";
-    for (const StepEvent& event : engine.step()) {
-      Result& result = results[event.request];
-      EXPECT_EQ(result.finish, FinishReason::kNone) << "an event after the end";
-      if (event.token) result.ids.push_back(*event.token);
-      result.finish = event.finish;
-      result.error = event.error;
-    }
-  }
-  return results;
-}
-
-Result alone(MiniLLM& model, const Prompt& prompt, const GenerationOptions& options) {
-  Engine engine(model);
-  const RequestId id = engine.submit(prompt, options);
-  return run(engine).at(id);
-}
-
-GenerationOptions greedy(int64_t n) {
-  GenerationOptions options;
-  options.max_new_tokens = n;
-  return options;
-}
-GenerationOptions sampled(int64_t n, uint64_t seed) {
-  GenerationOptions options = greedy(n);
-  options.temperature = 1.0f;
-  options.top_p = 0.95f;
-  options.repetition_penalty = 1.1f;
-  options.seed = seed;
-  return options;
-}
-
-class EngineOn : public testing::TestWithParam<std::string> {
- protected:
-  MiniLLM model_ = load(test::tiny_model("gemma3"), GetParam().c_str());
-};
-
-TEST_P(EngineOn, GreedilyTakesTheArgmaxOfForward) {
-  const Prompt prompt = random_prompt(1, 9);
-  const Result result = alone(model_, prompt, greedy(12));
-  ASSERT_EQ(result.ids.size(), 12u);
-  EXPECT_EQ(result.finish, FinishReason::kLength);
-  Prompt all = prompt;
-  for (TokenId id : result.ids) {
-    ForwardOptions options;
-    options.last_logits_only = true;
-    const Tensor logits = model_.forward(Tensor::from_ids({all}), options);
-    const auto row = logits.values<float>();
-    EXPECT_EQ(id, static_cast<TokenId>(std::ranges::max_element(row) - row.begin()));
-    all.push_back(id);
-  }
-}
-
-/// Engines that must all give the same tokens: batch sizes, chunks, and pools so small that sequences are evicted.
-std::vector<EngineOptions> engines() {
-  std::vector<EngineOptions> all(6);
-  all[0].max_batch = 1;
-  all[1].max_batch = 3;
-  all[1].prefill_chunk = 1;
-  all[2].max_batch = 16;
-  all[2].prefill_chunk = 64;
-  all[3].max_batch = 16;
-  all[4].max_batch = 8;
-  all[4].max_cache_tokens = 256;
-  all[5].max_batch = 5;
-  all[5].prefill_chunk = 7;
-  all[5].max_cache_tokens = 192;
-  return all;
-}
-
-TEST_P(EngineOn, GivesEachRequestTheSameTokensInAnyCompany) {
-  std::vector<Prompt> prompts;
-  std::vector<Result> want;
-  for (uint64_t i = 0; i < 12; ++i) {
-    prompts.push_back(random_prompt(i, 1 + static_cast<int64_t>(i * 37 % 100)));
-    want.push_back(alone(model_, prompts[i], sampled(5 + static_cast<int64_t>(i * 7 % 30), i)));
-  }
-  for (const EngineOptions& options : engines()) {
-    Engine engine(model_, nullptr, options);
-    std::map<RequestId, size_t> index;
-    for (size_t n = 0; n < 12; ++n) {
-      const size_t i = options.max_batch % 2 == 0 ? n : 11 - n;  // In two orders.
-      index[engine.submit(prompts[i], sampled(5 + static_cast<int64_t>(i * 7 % 30), i))] = i;
-    }
-    const std::map<RequestId, Result> got = run(engine);
-    for (const auto& [id, i] : index) {
-      EXPECT_EQ(got.at(id).ids, want[i].ids) << "request " << i << ", batch " << options.max_batch << ", chunk " << options.prefill_chunk;
-      EXPECT_EQ(got.at(id).finish, want[i].finish);
-    }
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(Devices, EngineOn, testing::Values("reference", "cpu"), [](const auto& test) { return test.param; });
 
 class EngineTest : public testing::Test {
  protected:
-  MiniLLM model_ = load(test::tiny_model("llama"));
+  MiniLLM model_ = load(tiny_model("llama"));
 };
 
 TEST_F(EngineTest, ArrivalsInBetweenChangeNothing) {
@@ -186,13 +61,13 @@ TEST_F(EngineTest, EndsAtAStopTokenWhichItTells) {
 TEST_F(EngineTest, EndsWithLengthAtTheContext) {
   LoadOptions options;
   options.context_length = 32;
-  MiniLLM model = load(test::tiny_model("llama"), "reference", options);
+  MiniLLM model = load(tiny_model("llama"), "reference", options);
   const Result result = alone(model, random_prompt(1, 30), greedy(100));
   EXPECT_EQ(result.ids.size(), 3u);  // Two more fit, and the last position gives one that no longer has to.
   EXPECT_EQ(result.finish, FinishReason::kLength);
   EXPECT_EQ(alone(model, random_prompt(1, 32), greedy(100)).ids.size(), 1u);
   Engine engine(model);
-  test::expect_error(ErrorCode::kCapacity, "prompt has 33 tokens, the context 32", [&] { engine.submit(random_prompt(1, 33), greedy(1)); });
+  expect_error(ErrorCode::kCapacity, "prompt has 33 tokens, the context 32", [&] { engine.submit(random_prompt(1, 33), greedy(1)); });
 }
 
 TEST_F(EngineTest, EndsWithLengthWhereTheCacheIsFull) {
@@ -203,14 +78,14 @@ TEST_F(EngineTest, EndsWithLengthWhereTheCacheIsFull) {
   const auto results = run(engine);
   EXPECT_EQ(results.at(id).ids.size(), 5u);
   EXPECT_EQ(results.at(id).finish, FinishReason::kLength);
-  test::expect_error(ErrorCode::kCapacity, "prompt has 65 tokens, the cache room for 64",
-                     [&] { engine.submit(random_prompt(1, 65), greedy(1)); });
+  expect_error(ErrorCode::kCapacity, "prompt has 65 tokens, the cache room for 64",
+               [&] { engine.submit(random_prompt(1, 65), greedy(1)); });
 }
 
 TEST_F(EngineTest, RefusesBadRequestsAndQueuesNothing) {
   Engine engine(model_);
   const auto refused = [&](const char* part, const Prompt& prompt, const GenerationOptions& options) {
-    test::expect_error(ErrorCode::kInvalidArgument, part, [&] { engine.submit(prompt, options); });
+    expect_error(ErrorCode::kInvalidArgument, part, [&] { engine.submit(prompt, options); });
   };
   refused("prompt is empty", {}, greedy(1));
   refused("prompt[1] is 96, expected 0 to 95", {1, 96}, greedy(1));
@@ -227,7 +102,7 @@ TEST_F(EngineTest, RefusesBadOptions) {
   const auto refused = [&](const char* part, auto change) {
     EngineOptions options;
     change(options);
-    test::expect_error(ErrorCode::kInvalidArgument, part, [&] { Engine(model_, nullptr, options); });
+    expect_error(ErrorCode::kInvalidArgument, part, [&] { Engine(model_, nullptr, options); });
   };
   refused("max_batch is 0", [](EngineOptions& o) { o.max_batch = 0; });
   refused("max_batch is 1025", [](EngineOptions& o) { o.max_batch = 1025; });
@@ -290,7 +165,7 @@ TEST_F(EngineTest, SurvivesCancellationFromAnotherThread) {
 }
 
 TEST(EngineErrors, NonFiniteLogitsEndTheirRequestAlone) {
-  test::TinyModel poisoned = test::tiny_model("llama3");  // Untied: the table is only looked up.
+  TinyModel poisoned = tiny_model("llama3");  // Untied: the table is only looked up.
   for (size_t e = 0; e < 32; ++e) poisoned.tensors["token_embd.weight"].values[95 * 32 + e] = std::nanf("");
   MiniLLM model = load(poisoned);
   const Prompt good = random_prompt(1, 10);
@@ -322,4 +197,4 @@ TEST_F(EngineTest, CountsTokensOfBothPhases) {
 }
 
 }  // namespace
-}  // namespace minillm
+}  // namespace minillm::test
