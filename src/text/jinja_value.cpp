@@ -86,7 +86,8 @@ Value Runtime::dict(std::vector<std::pair<Value, Value>> items) {
   for (auto& [key, value] : items) {
     if (key.list() || key.dict() || key.name_space()) fail("a ", type_name(key), " cannot be the key of a dict");
     depth = std::max(depth, 1 + value.depth());
-    const auto same = std::find_if(unique.begin(), unique.end(), [&, &wanted = key](const auto& other) { return equal(*this, other.first, wanted); });
+    const auto same =
+        std::find_if(unique.begin(), unique.end(), [&, &wanted = key](const auto& other) { return equal(*this, other.first, wanted); });
     if (same != unique.end())
       same->second = std::move(value);
     else

@@ -13,8 +13,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     source.json(std::string(reinterpret_cast<const char*>(data), size));
     if (size == 0) return 0;  // Without a tokenizer.json the metadata is read, and there is none.
     const minillm::Tokenizer tokenizer = source.load();
-    for (const std::string& text : {std::string("Hello  w\xC3\xB6rld's 1234\n\n\n \xE4\xB8\xAD\xF0\x9F\x98\x80<|im_end|> <mask>"), std::string("e\xCC\x81 \xFF\xE2\x96"),
-                                    std::string(300, ' ') + std::string(300, 'a')}) {
+    for (const std::string& text : {std::string("Hello  w\xC3\xB6rld's 1234\n\n\n \xE4\xB8\xAD\xF0\x9F\x98\x80<|im_end|> <mask>"),
+                                    std::string("e\xCC\x81 \xFF\xE2\x96"), std::string(300, ' ') + std::string(300, 'a')}) {
       const auto ids = tokenizer.encode(text, {.add_special_tokens = true, .parse_special_tokens = size % 2 == 0});
       (void)tokenizer.decode(ids);
     }

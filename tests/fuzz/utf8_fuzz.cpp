@@ -18,7 +18,8 @@ void check(bool holds) {
 }
 
 std::string spaces_for_marks(std::string text) {
-  for (size_t at = text.find(minillm::kSpaceMark); at != std::string::npos; at = text.find(minillm::kSpaceMark, at)) text.replace(at, 3, " ");
+  for (size_t at = text.find(minillm::kSpaceMark); at != std::string::npos; at = text.find(minillm::kSpaceMark, at))
+    text.replace(at, 3, " ");
   return text;
 }
 
