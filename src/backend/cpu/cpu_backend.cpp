@@ -14,10 +14,11 @@
 namespace minillm::cpu {
 namespace {
 
-/// Which products get 15-bit activations: those whose error reaches the logits undamped, and the one whose input has the widest
-/// range, being itself a product (docs/SPEED.md, "Quantised products").
-constexpr ActivationTerms kAttentionInputTerms = ActivationTerms::kTwo, kDownTerms = ActivationTerms::kTwo,
-                          kHeadTerms = ActivationTerms::kTwo;
+/// Which products get 15-bit activations: those whose error reaches the logits undamped, the small one after attention, and the one
+/// whose input has the widest range, being itself a product (docs/SPEED.md, "Quantised products"). Only gate and up, half of all
+/// multiply-adds, do without.
+constexpr ActivationTerms kAttentionInputTerms = ActivationTerms::kTwo, kAttentionOutputTerms = ActivationTerms::kTwo,
+                          kDownTerms = ActivationTerms::kTwo, kHeadTerms = ActivationTerms::kTwo;
 
 constexpr int64_t kParallelElements = 16384;  ///< Less work than this is done before another thread has noticed.
 constexpr int64_t kItemElements = 8192;       ///< Rows are handed out in runs of about this much.
@@ -164,6 +165,12 @@ void CpuBackend::attention_input(TensorView q, ConstTensorView x, const Attentio
                                  int64_t layer) {
   terms_ = kAttentionInputTerms;
   Backend::attention_input(q, x, w, angles, kv, layer);
+  terms_ = ActivationTerms::kOne;
+}
+
+void CpuBackend::attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps) {
+  terms_ = kAttentionOutputTerms;
+  Backend::attention_output(x, attended, w, post_norm, eps);
   terms_ = ActivationTerms::kOne;
 }
 

@@ -53,6 +53,7 @@ class CpuBackend final : public Backend {
 
   void attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
                        int64_t layer) override;
+  void attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps) override;
   void feed_forward_output(TensorView x, ConstTensorView gated, const FeedForward& w) override;
   void head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps, const PackedWeight& w,
             float softcap_value) override;
