@@ -122,6 +122,8 @@ SMALL = r"""
 {% macro v(a) %}{{ a }}{{ varargs }}{{ kwargs }}{% endmacro %}{{ v(1, 2, 3, k=4) }} {% macro outer(x) %}<{{ caller(x) if caller else 'no' }}>{% endmacro %}{% call(y) outer(5) %}body {{ y }}{% endcall %}{{ outer(1) }}
 {% macro fact(n) %}{{ 1 if n <= 1 else n * (fact(n - 1)|int) }}{% endmacro %}{{ fact(5) }} {% set g = 'global' %}{% macro r() %}{{ g }}{% endmacro %}{{ r() }}{% set g = 'later' %}{{ r() }} {% macro d(a, b=a) %}{{ b }}{% endmacro %}{{ d(3) }}
 {% with a = 1, b = 2 %}{{ a + b }}{% endwith %}{{ a }}| {% filter upper %}abc {{ 'd' }}{% endfilter %} {% filter trim|upper %}  x {% endfilter %} {% raw %}{{ not }} {% a %}{% endraw %} {# comment {{ x }} #}|
+{{ none|selectattr('a')|list }} {{ none|map('upper')|list }} {% if 0 %}{{ 1|nope }}{{ 1 is nope }}{% endif %} {{ 1 + 2 == 3 and not 2 in [1] or 0 }} {{ 2 - 1 ~ 3 }} {{ not 1 in [2] }}
+{% if 1 %}{{ 1|nope }}{% endif %}
 {% if 0 %}a{% elif '' %}b{% elif [1] %}c{% else %}d{% endif %} {% if missing %}x{% else %}y{% endif %} {% if none is none and not missing %}z{% endif %}
 {{ 'a' if missing is defined else 'b' }} {{ (missing.x is defined) if missing is defined else 'skip' }} {{ (missing|default({})).get('x', 'none') }} {{ messages[0].content.split(' ')[0]|lower }} {{ messages[0]['content'][:4] ~ '...' }} {{ messages | length - 1 }} {{ (messages|last).role }} {{ messages|map(attribute='role')|unique|list|length }}
 {{ dict(a=1, b=2) }} {{ dict([('x', 1)]) }} {{ dict({'a': 1}, b=2) }} {{ {'a': {'b': 1}}.a.b }} {{ [[1, 2], [3]][0][1] }} {{ messages.0.role }} {{ -2|abs + 1 }} {{ 1 - -1 }} {{ +3 }} {{ 5 - 2 - 1 }} {{ 2 * 3 % 4 }} {{ 'a' ~ 1 * 2 }} {{ 10 / 4 * 2 }}

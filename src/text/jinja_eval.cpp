@@ -66,6 +66,8 @@ Value Renderer::apply(const Expr& expr, Value left) {
       return apply_call(expr, left, nullptr);
     case ExprKind::kFilter:
     case ExprKind::kTest: {
+      if (!expr.native)
+        throw Error(ErrorCode::kUnsupported, "chat template, line ", expr.line, ": unknown filter or test '", expr.name.substr(0, 60), "'");
       Arguments args = eval_arguments(expr);
       line = expr.line;
       return call_native(*this, *expr.native, left, std::move(args));
@@ -139,48 +141,50 @@ Value Renderer::apply_call(const Expr& expr, const Value& callee, const Value* c
 }
 
 Value Renderer::call_macro(const Function& function, Arguments args, const Value* caller) {
-  const Stmt& macro = *function.macro;
+  const Depth depth(*this);
   if (function.frame >= frames_.size() || frames_[function.frame].id != function.frame_id)
     fail("macro '", function.name, "' is called after its scope has ended");
-  std::string body;
-  {
-    const Scope scope(*this, function.frame);
-    std::vector<std::pair<Value, Value>> extra;
-    for (const auto& [name, value] : args.named) {
-      const auto known =
-          std::find_if(macro.parameters.begin(), macro.parameters.end(), [&n = name](const Parameter& p) { return p.name == n; });
-      if (known != macro.parameters.end()) {
-        if (static_cast<size_t>(known - macro.parameters.begin()) < args.positional.size())
-          fail("macro '", function.name, "' got two values for '", name, "'");
-        assign(known->symbol, value);
-      } else if (macro.uses_kwargs) {
-        extra.emplace_back(text(name), value);
-      } else if (name == "caller") {
-        caller = &value;
-      } else {
-        fail("macro '", function.name, "' takes no argument '", name, "'");
-      }
+  const Scope scope(*this, function.frame);
+  bind_parameters(*function.macro, std::move(args), caller);
+  return text(capture(function.macro->body));
+}
+
+/// Puts a macro's arguments into the current frame. Apart from call_macro, so that nested calls do not keep its locals on the stack.
+void Renderer::bind_parameters(const Stmt& macro, Arguments args, const Value* caller) {
+  const std::string& name_of_macro = macro.text;
+  std::vector<std::pair<Value, Value>> extra;
+  for (const auto& [name, value] : args.named) {
+    const auto known =
+        std::find_if(macro.parameters.begin(), macro.parameters.end(), [&n = name](const Parameter& p) { return p.name == n; });
+    if (known != macro.parameters.end()) {
+      if (static_cast<size_t>(known - macro.parameters.begin()) < args.positional.size())
+        fail("macro '", name_of_macro, "' got two values for '", name, "'");
+      assign(known->symbol, value);
+    } else if (macro.uses_kwargs) {
+      extra.emplace_back(text(name), value);
+    } else if (name == "caller") {
+      caller = &value;
+    } else {
+      fail("macro '", name_of_macro, "' takes no argument '", name, "'");
     }
-    if (args.positional.size() > macro.parameters.size() && !macro.uses_varargs)
-      fail("macro '", function.name, "' takes not more than ", macro.parameters.size(), " arguments, met ", args.positional.size());
-    std::vector<Value> rest;
-    for (size_t i = 0; i < args.positional.size(); ++i) {
-      if (i < macro.parameters.size())
-        assign(macro.parameters[i].symbol, args.positional[i].value);
-      else
-        rest.push_back(args.positional[i].value);
-    }
-    for (size_t i = args.positional.size(); i < macro.parameters.size(); ++i) {
-      const Parameter& p = macro.parameters[i];
-      const bool given = std::any_of(args.named.begin(), args.named.end(), [&p](const auto& named) { return named.first == p.name; });
-      if (!given) assign(p.symbol, p.fallback ? eval(p.fallback) : undefined("parameter '", p.name, "' was not provided"));
-    }
-    if (macro.uses_varargs) define("varargs", list(std::move(rest), true));
-    if (macro.uses_kwargs) define("kwargs", dict(std::move(extra)));
-    if (macro.uses_caller) define("caller", caller ? *caller : undefined("no caller defined"));
-    body = capture(macro.body);
   }
-  return text(std::move(body));
+  if (args.positional.size() > macro.parameters.size() && !macro.uses_varargs)
+    fail("macro '", name_of_macro, "' takes not more than ", macro.parameters.size(), " arguments, met ", args.positional.size());
+  std::vector<Value> rest;
+  for (size_t i = 0; i < args.positional.size(); ++i) {
+    if (i < macro.parameters.size())
+      assign(macro.parameters[i].symbol, args.positional[i].value);
+    else
+      rest.push_back(args.positional[i].value);
+  }
+  for (size_t i = args.positional.size(); i < macro.parameters.size(); ++i) {
+    const Parameter& p = macro.parameters[i];
+    const bool given = std::any_of(args.named.begin(), args.named.end(), [&p](const auto& named) { return named.first == p.name; });
+    if (!given) assign(p.symbol, p.fallback ? eval(p.fallback) : undefined("parameter '", p.name, "' was not provided"));
+  }
+  if (macro.uses_varargs) define("varargs", list(std::move(rest), true));
+  if (macro.uses_kwargs) define("kwargs", dict(std::move(extra)));
+  if (macro.uses_caller) define("caller", caller ? *caller : undefined("no caller defined"));
 }
 
 /// loop(items) inside a recursive loop: its body again, one level deeper.

@@ -160,7 +160,7 @@ const Expr* Parser::filter(const Expr* left) {
   const int line = now().line;
   node.name = dotted_name();
   node.native = find_filter(node.name);
-  if (!node.native) unsupported("filter", node.name, line);
+  if (!node.native && branches_ == 0) unsupported("filter", node.name, line);
   if (is_operator("(")) arguments(node);
   return &node;
 }
@@ -172,7 +172,7 @@ const Expr* Parser::test(const Expr* left) {
   const int line = now().line;
   node.name = dotted_name();
   node.native = find_test(node.name);
-  if (!node.native) unsupported("test", node.name, line);
+  if (!node.native && branches_ == 0) unsupported("test", node.name, line);
   if (is_operator("(")) {
     arguments(node);
   } else if ((now().kind == TokenKind::kName && !is_name("else") && !is_name("or") && !is_name("and") && !is_name("if") && !is_name("in") &&

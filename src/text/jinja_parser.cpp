@@ -10,21 +10,22 @@ namespace {
 
 constexpr size_t kMaxNodes = 100'000;
 
-/// Operators of the levels between `not`/comparison and unary, loosest first.
-constexpr int kOr = 0, kAnd = 1, kNot = 2, kCompare = 3, kSum = 4, kConcat = 5, kProduct = 6, kPower = 7;
-bool belongs(int level, std::string_view op) {
-  switch (level) {
-    case kSum:
-      return op == "+" || op == "-";
-    case kConcat:
-      return op == "~";
-    case kProduct:
-      return op == "*" || op == "/" || op == "//" || op == "%";
-    case kPower:
-      return op == "**";
-    default:
-      return false;
+/// How tightly binary operators bind, loosest first; unary signs and what follows a value bind tighter than all.
+constexpr int kOr = 0, kAnd = 1, kNot = 2, kCompare = 3, kSum = 4, kConcat = 5, kProduct = 6, kPower = 7, kNoOperator = -1;
+
+int level_of(const Token& token, const Token& next) {
+  const std::string& t = token.text;
+  if (token.kind == TokenKind::kName) {
+    if (t == "or") return kOr;
+    if (t == "and") return kAnd;
+    return t == "in" || (t == "not" && next.kind == TokenKind::kName && next.text == "in") ? kCompare : kNoOperator;
   }
+  if (token.kind != TokenKind::kOperator) return kNoOperator;
+  if (t == "==" || t == "!=" || t == "<" || t == "<=" || t == ">" || t == ">=") return kCompare;
+  if (t == "+" || t == "-") return kSum;
+  if (t == "~") return kConcat;
+  if (t == "*" || t == "/" || t == "//" || t == "%") return kProduct;
+  return t == "**" ? kPower : kNoOperator;
 }
 
 }  // namespace
@@ -133,51 +134,42 @@ const Expr* Parser::conditional_or_tuple(bool allow_empty, bool with_condition) 
   return &node;
 }
 
+/// Precedence climbing: operators that bind at least as tightly as `level`, from left to right. One call for each right side, not
+/// one for each level of precedence, as calls are stack.
 const Expr* Parser::binary(int level) {
-  if (level == kNot) return negation(level);
-  if (level == kCompare) return comparison(level);
-  if (level > kPower) return unary();
-  const Expr* left = binary(level + 1);
+  const Expr* left = nullptr;
+  if (level <= kNot && is_name("not")) {
+    int n = 0;
+    while (skip_name("not")) ++n;
+    left = binary(kCompare);
+    for (; n > 0; --n) left = &expr(ExprKind::kNot, left);
+  } else {
+    left = unary();
+  }
   while (true) {
-    const bool logic = (level == kOr && is_name("or")) || (level == kAnd && is_name("and"));
-    if (!logic && !(now().kind == TokenKind::kOperator && belongs(level, now().text))) return left;
-    Expr& node = expr(level == kOr ? ExprKind::kOr : level == kAnd ? ExprKind::kAnd : ExprKind::kBinary, left);
+    const int found = level_of(now(), ahead());
+    if (found == kNoOperator || found < level) return left;
+    if (found == kCompare) {
+      left = comparison(left);
+      continue;
+    }
+    Expr& node = expr(found == kOr ? ExprKind::kOr : found == kAnd ? ExprKind::kAnd : ExprKind::kBinary, left);
     node.name = take().text;
-    const Expr* right = binary(level + 1);
-    node.args = {right};
+    node.args = {binary(found + 1)};
     left = &node;
   }
 }
 
-const Expr* Parser::negation(int level) {
-  int n = 0;
-  while (skip_name("not")) ++n;
-  const Expr* value = comparison(level + 1);
-  for (; n > 0; --n) value = &expr(ExprKind::kNot, value);
-  return value;
-}
-
-const Expr* Parser::comparison(int level) {
-  const Expr* left = binary(level + 1);
-  Expr* node = nullptr;
-  while (true) {
-    std::string op;
-    if (now().kind == TokenKind::kOperator &&
-        (now().text == "==" || now().text == "!=" || now().text == "<" || now().text == "<=" || now().text == ">" || now().text == ">=")) {
-      op = take().text;
-    } else if (skip_name("in")) {
-      op = "in";
-    } else if (is_name("not") && ahead().kind == TokenKind::kName && ahead().text == "in") {
-      at_ += 2;
-      op = "not in";
-    } else {
-      return node ? node : left;
-    }
-    if (!node) node = &expr(ExprKind::kCompare, left);
-    const Expr* right = binary(level + 1);
-    node->operators.push_back(std::move(op));
-    node->args.push_back(right);
+/// left < a <= b in ...: one node, whatever its length.
+const Expr* Parser::comparison(const Expr* left) {
+  Expr& node = expr(ExprKind::kCompare, left);
+  while (level_of(now(), ahead()) == kCompare) {
+    std::string op = take().text;
+    if (op == "not") op.append(" ").append(take().text);
+    node.operators.push_back(std::move(op));
+    node.args.push_back(binary(kSum));
   }
+  return &node;
 }
 
 const Expr* Parser::unary() {

@@ -49,8 +49,7 @@ class Parser {
   const Expr* conditional();
   const Expr* conditional_or_tuple(bool allow_empty = false, bool with_condition = true);
   const Expr* binary(int level);
-  const Expr* negation(int level);
-  const Expr* comparison(int level);
+  const Expr* comparison(const Expr* left);
   const Expr* unary();
 
   // Operands: jinja_operands.cpp.
@@ -89,7 +88,7 @@ class Parser {
 
   std::vector<Token> tokens_;
   size_t at_ = 0;
-  int depth_ = 0, loops_ = 0;
+  int depth_ = 0, loops_ = 0, branches_ = 0;
   size_t n_nodes_ = 0;
   Program program_;
   std::unordered_map<std::string, int> symbols_;

@@ -75,6 +75,7 @@ class Renderer : public Runtime {
   Value eval_or_none(const Expr* expr) { return expr ? eval(expr) : Value(None{}); }
   Arguments eval_arguments(const Expr& expr);
   Value call_macro(const Function& function, Arguments args, const Value* caller);
+  void bind_parameters(const Stmt& macro, Arguments args, const Value* caller);
   Value call_loop(const Value& loop, const Arguments& args);
 
   const Program& program_;

@@ -184,6 +184,7 @@ const Native& named_native(R& r, A args, size_t i, const Native* (*find)(std::st
 }
 
 Value map(R& r, V self, A args) {
+  if (!self.truthy()) return r.list({});  // none|map(...) is empty in jinja2, not an error; so is select's.
   std::vector<Value> out;
   const auto option = [&](std::string_view name) -> const Value* {
     for (const auto& [key, value] : args.named)
@@ -215,6 +216,7 @@ Value select(R& r, V self, A args, bool by_attribute, bool wanted) {
   if (by_attribute && args.positional.empty()) r.fail("missing the name of the attribute");
   Arguments rest;
   const Native* test = args.positional.size() > at ? &named_native(r, args, at, find_test, rest) : nullptr;
+  if (!self.truthy()) return r.list({});
   std::vector<Value> out;
   for (const Value& v : iterate(r, self)) {
     r.budget.spend(4);

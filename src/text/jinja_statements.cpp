@@ -87,6 +87,7 @@ void Parser::statement(Block& out) {
 }
 
 void Parser::if_statement(Stmt& out) {
+  ++branches_;  // As in jinja2, a filter that nobody knows is an error only if its branch is taken.
   while (true) {
     const Expr* condition = conditional_or_tuple(false, /*with_condition=*/false);
     expect_block_end();
@@ -98,6 +99,7 @@ void Parser::if_statement(Stmt& out) {
     out.otherwise = block({"endif"});
   }
   expect_name("endif");
+  --branches_;
   expect_block_end();
 }
 
