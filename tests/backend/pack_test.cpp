@@ -4,6 +4,7 @@
 
 #include <bit>
 #include <cmath>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "base/dtype.h"
 #include "base/half.h"
 #include "support/quantised.h"
+#include "support/sanitizer_options.h"
 
 namespace minillm::cpu {
 namespace {
@@ -103,6 +105,26 @@ TEST_F(Pack, RefusesWhatItCannotHold) {
   EXPECT_EQ(code({integers}), ErrorCode::kUnsupported);
   EXPECT_EQ(code({good}, Dtype::kQ4_0), ErrorCode::kUnsupported);
   EXPECT_EQ(code({good}, Dtype::kI32), ErrorCode::kUnsupported);
+}
+
+TEST(CountedMemory, WeightsLieSideBySideAndAreCounted) {
+  CountedMemory memory;
+  std::vector<Buffer> weights;
+  int64_t bytes = 0;
+  for (size_t size : {size_t{1000}, size_t{1} << 20, size_t{7} << 20, size_t{8} << 20, size_t{9} << 20, size_t{8} << 20, size_t{8} << 20}) {
+    weights.push_back(memory.allocate_weight(size));  // Past 32 MiB a new run starts; 9 MiB get memory of their own.
+    std::memset(weights.back().data(), static_cast<int>(weights.size()), size);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(weights.back().data()) % 64, 0u);
+    EXPECT_EQ(memory.use().current, bytes += static_cast<int64_t>(size));
+  }
+  EXPECT_EQ(static_cast<uint8_t*>(weights[1].data()) - static_cast<uint8_t*>(weights[0].data()), 1024);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const uint8_t* data = static_cast<const uint8_t*>(weights[i].data());
+    EXPECT_EQ(data[0], i + 1);
+    EXPECT_EQ(data[weights[i].bytes() - 1], i + 1);
+  }
+  weights.clear();
+  EXPECT_EQ(memory.use().current, 0);
 }
 
 TEST(CountedMemory, RefusesMoreThanThereIs) {

@@ -82,7 +82,7 @@ void CpuBackend::download(void* to_host, const void* from, size_t bytes) {
 }
 
 std::unique_ptr<PackedWeight> CpuBackend::pack(std::span<const ConstTensorView> tensors, WeightRole role, std::optional<Dtype> convert_to) {
-  return pack_weight(tensors, role, convert_to, pool_, [this](size_t bytes) { return memory_.allocate(bytes); });
+  return pack_weight(tensors, role, convert_to, pool_, [this](size_t bytes) { return memory_.allocate_weight(bytes); });
 }
 
 void CpuBackend::reserve_workspace(const WorkspaceShape& shape) {
