@@ -14,11 +14,9 @@
 namespace minillm::cpu {
 namespace {
 
-/// Which products get 15-bit activations: those whose error reaches the logits undamped, the small one after attention, and the one
-/// whose input has the widest range, being itself a product (docs/SPEED.md, "Quantised products"). Only gate and up, half of all
-/// multiply-adds, do without.
-constexpr ActivationTerms kAttentionInputTerms = ActivationTerms::kTwo, kAttentionOutputTerms = ActivationTerms::kTwo,
-                          kDownTerms = ActivationTerms::kTwo, kHeadTerms = ActivationTerms::kTwo;
+/// Every product of quantised weights takes its activations as two int8 terms, 15 bits: with one, noise turned the first word of the
+/// default model's answer to "What is the capital of France?" (docs/SPEED.md, "Quantised products", has the price of each choice).
+constexpr ActivationTerms kActivationTerms = ActivationTerms::kTwo;
 
 constexpr int64_t kParallelElements = 16384;  ///< Less work than this is done before another thread has noticed.
 constexpr int64_t kItemElements = 8192;       ///< Rows are handed out in runs of about this much.
@@ -129,7 +127,7 @@ void CpuBackend::rms_norm(TensorView out, ConstTensorView x, ConstTensorView wei
   for_rows(x.dim(0), n, [&](int64_t t) { kernels_.rms_norm(out.f32() + t * n, x.f32() + t * n, weight.f32(), n, eps); });
 }
 
-void CpuBackend::matmul(TensorView out, ConstTensorView x, const PackedWeight& w) { products_.matmul(out, x, own(w), terms_); }
+void CpuBackend::matmul(TensorView out, ConstTensorView x, const PackedWeight& w) { products_.matmul(out, x, own(w), kActivationTerms); }
 
 void CpuBackend::add(TensorView x, ConstTensorView y) {
   MINILLM_CHECK(x.n_elements() == y.n_elements(), x.n_elements(), " and ", y.n_elements(), " elements");
@@ -159,32 +157,6 @@ void CpuBackend::gather_rows(TensorView out, ConstTensorView x, std::span<const 
 void CpuBackend::softcap(TensorView x, float c) {
   const int64_t n_rows = x.dim(0), n = n_rows == 0 ? 0 : x.n_elements() / n_rows;
   for_rows(n_rows, 4 * n, [&](int64_t t) { kernels_.softcap(x.f32() + t * n, n, c); });
-}
-
-void CpuBackend::attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
-                                 int64_t layer) {
-  terms_ = kAttentionInputTerms;
-  Backend::attention_input(q, x, w, angles, kv, layer);
-  terms_ = ActivationTerms::kOne;
-}
-
-void CpuBackend::attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps) {
-  terms_ = kAttentionOutputTerms;
-  Backend::attention_output(x, attended, w, post_norm, eps);
-  terms_ = ActivationTerms::kOne;
-}
-
-void CpuBackend::feed_forward_output(TensorView x, ConstTensorView gated, const FeedForward& w) {
-  terms_ = kDownTerms;
-  Backend::feed_forward_output(x, gated, w);
-  terms_ = ActivationTerms::kOne;
-}
-
-void CpuBackend::head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps,
-                      const PackedWeight& w, float softcap_value) {
-  terms_ = kHeadTerms;
-  Backend::head(logits, x, rows, norm, eps, w, softcap_value);
-  terms_ = ActivationTerms::kOne;
 }
 
 int64_t CpuBackend::default_block_size(int64_t) const { return 128; }

@@ -51,13 +51,6 @@ class CpuBackend final : public Backend {
   void gather_rows(TensorView out, ConstTensorView x, std::span<const int32_t> rows) override;
   void softcap(TensorView x, float c) override;
 
-  void attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
-                       int64_t layer) override;
-  void attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps) override;
-  void feed_forward_output(TensorView x, ConstTensorView gated, const FeedForward& w) override;
-  void head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps, const PackedWeight& w,
-            float softcap_value) override;
-
   int64_t default_block_size(int64_t head_dim) const override;
   MachinePeaks measure_peaks() override;
 
@@ -72,7 +65,6 @@ class CpuBackend final : public Backend {
   ThreadPool pool_;
   Products products_;
   CpuAttention attention_;
-  ActivationTerms terms_ = ActivationTerms::kOne;  ///< Of the next matmul: composites raise it where cpu_backend.cpp says so.
 };
 
 }  // namespace minillm::cpu
