@@ -52,6 +52,7 @@ Block Parser::block(std::initializer_list<std::string_view> ends) {
 }
 
 void Parser::statement(Block& out) {
+  const Depth depth(*this);  // With its block's, a statement inside a statement counts twice: it takes twice the stack of an expression.
   if (now().kind != TokenKind::kName) fail("a statement");
   const std::string name = now().text;
   const auto with = [&](StmtKind kind, void (Parser::*parse)(Stmt&)) {
