@@ -11,25 +11,16 @@
 #include <vector>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/isa.h"
 #include "support/attention_oracle.h"
 #include "support/random.h"
 
 namespace minillm::test {
 
-inline bool runs_here(const std::string& isa) {
-#if defined(__x86_64__)
-  if (isa == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
-  if (isa == "avx512_vnni") return __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni");
-  if (isa == "avx512_bf16") return __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
-#endif
-  return isa == "scalar";
-}
 inline std::vector<std::string> isas_here() {
-  std::vector<std::string> isas{"scalar"};
-#if defined(__x86_64__)
-  for (const char* isa : {"avx2", "avx512_vnni", "avx512_bf16"})
-    if (runs_here(isa)) isas.push_back(isa);
-#endif
+  std::vector<std::string> isas;
+  for (cpu::Isa isa : cpu::all_isas())
+    if (cpu::is_supported(isa)) isas.emplace_back(cpu::name_of(isa));
   return isas;
 }
 

@@ -1,12 +1,20 @@
 // isa.cpp - the processor's answer to CPUID, through the compiler's runtime, which also asks whether the registers are enabled.
 #include "backend/cpu/isa.h"
 
+#include <cpuid.h>
+
 #include <string>
 
 #include "minillm/error.h"
 
 namespace minillm::cpu {
 namespace {
+
+/// Conversions of float16. Asked of the processor itself: clang 14's __builtin_cpu_supports does not know the name.
+bool has_f16c() noexcept {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
 
 constexpr Isa kAll[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512Vnni, Isa::kAvx512Bf16};
 
@@ -31,7 +39,7 @@ bool is_supported(Isa isa) noexcept {
     case Isa::kScalar:
       return true;
     case Isa::kAvx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     case Isa::kAvx512Vnni:
       return is_supported(Isa::kAvx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
