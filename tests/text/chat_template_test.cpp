@@ -235,7 +235,7 @@ TEST(ChatTemplate, HostileWorkEndsInAnErrorWithinASecond) {
     std::string message;
     const double start = cpu_seconds();
     const ErrorCode code = refusal(source, message);
-    const double seconds = cpu_seconds() - start;
+    [[maybe_unused]] const double seconds = cpu_seconds() - start;  // Bounded where the build is fast.
     EXPECT_TRUE(code == ErrorCode::kCapacity || code == ErrorCode::kUnsupported || code == ErrorCode::kInvalidArgument)
         << source.substr(0, 100) << ": " << message.substr(0, 200);
 #ifdef NDEBUG
