@@ -1,0 +1,74 @@
+"""Our Hopper prefill kernel next to FlashAttention-3 and cuDNN, interleaved in CUDA graphs on the same tensors. One JSON line a shape."""
+import ctypes
+import json
+import sys
+
+import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import fa3_fwd_interface as fa3
+
+lib = ctypes.CDLL(sys.argv[1])
+
+
+def ours(name, q, k, v, out, tickets, causal):
+    b, s, h, d = q.shape
+    status = lib.minillm_prefill(name.encode(), *(ctypes.c_void_p(x.data_ptr()) for x in (q, k, v, out, tickets)), b, s, k.shape[1], h, k.shape[2], d, int(causal),
+                                 ctypes.c_void_p(torch.cuda.current_stream().cuda_stream))
+    assert status == 0, name
+
+
+def cudnn(q, k, v, causal):
+    with sdpa_kernel(SDPBackend.CUDNN_ATTENTION):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+
+
+def graphed(fn, repeats):
+    for _ in range(2):
+        fn()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for _ in range(repeats):
+            fn()
+    return graph.replay
+
+
+def event_ms(fn):
+    a, b = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    a.record(); fn(); b.record(); b.synchronize()
+    return a.elapsed_time(b)
+
+
+VARIANTS = {(128, True): ['128x128', '128x176'], (128, False): ['128x176', '128x128'], (64, True): ['192x128', '128x128', '128x192'], (64, False): ['192x128'],
+            (256, True): ['128x80'], (256, False): ['128x80']}
+m, n = (torch.randn(8192, 8192, dtype=torch.bfloat16, device='cuda') for _ in range(2))
+gemm = graphed(lambda: m @ n, 2)
+for d in (128, 64, 256):
+    for s in (512, 1024, 2048, 4096, 8192, 16384, 32768):
+        for causal in (True, False):
+            if not causal and s not in (512, 4096, 16384):
+                continue
+            b = max(1, 16384 // s)
+            q, k, v = (torch.randn(b, s, 2048 // d, d, dtype=torch.bfloat16, device='cuda') for _ in range(3))
+            qt, kt, vt = (x.transpose(1, 2).contiguous() for x in (q, k, v))
+            out, tickets = torch.empty_like(q), torch.zeros(2, dtype=torch.int32, device='cuda')
+            fns = {name: lambda name=name: ours(name, q, k, v, out, tickets, causal) for name in VARIANTS[d, causal]}
+            fns['fa3'] = lambda: fa3.flash_attn_func(q, k, v, causal=causal)
+            if s <= 1024:
+                fns['cudnn'] = lambda: cudnn(qt, kt, vt, causal)
+            flop = 4 * b * (2048 // d) * s * s * d * (0.5 if causal else 1)
+            repeats = max(1, int(6e12 / flop))
+            replays = {name: graphed(fn, repeats) for name, fn in fns.items()}
+            fns[VARIANTS[d, causal][0]]()
+            want = fa3.flash_attn_func(q, k, v, causal=causal)
+            want = want[0] if isinstance(want, tuple) else want
+            error = (out.float() - want.float()).abs().max().item()
+            times = {name: [] for name in fns}
+            for _ in range(7):
+                for name, replay in replays.items():
+                    times[name].append(event_ms(replay) / repeats)
+            tf = {name: round(flop / sorted(t)[3] / 1e9) for name, t in times.items()}
+            g = round(2 * 2 * 8192**3 / event_ms(gemm) / 1e9)
+            print(json.dumps(dict(d=d, s=s, causal=causal, tflops=tf, gemm=g, max_diff=round(error, 4))), flush=True)

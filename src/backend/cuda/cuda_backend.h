@@ -1,0 +1,75 @@
+// cuda_backend.h - the operations of Backend on one NVIDIA GPU (sm_80 and newer), all on one stream.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cuda/dense_product.h"
+#include "backend/cuda/kv_storage.h"
+#include "backend/cuda/operations.h"
+#include "backend/cuda/weight.h"
+
+namespace minillm::cuda {
+
+class CudaBackend : public Backend {
+ public:
+  /// Throws Error{kDevice} naming what is missing: the driver, the GPU, or its generation.
+  explicit CudaBackend(int index);
+  ~CudaBackend() override;
+
+  Device device() const override { return {Device::Kind::kCuda, index_}; }
+  std::string description() const override { return description_; }
+
+  Buffer allocate(size_t bytes) override;
+  void upload(void* to, const void* from_host, size_t bytes) override;
+  void download(void* to_host, const void* from, size_t bytes) override;
+  void sync() override;
+  MemoryUse memory() const override { return *memory_; }
+  void reset_peak_memory() override { memory_->peak = memory_->current; }
+  std::unique_ptr<KvStorage> make_kv_storage(const KvShape& shape) override;
+  std::unique_ptr<PackedWeight> pack(std::span<const ConstTensorView> tensors, WeightRole role, std::optional<Dtype> convert_to) override;
+  void reserve_workspace(const WorkspaceShape& shape) override;
+  void begin_step(const Batch& batch) override;
+
+  void embed(TensorView out, const PackedWeight& table, float scale) override;
+  void rope_angles(TensorView angles, std::span<const float> inverse_frequencies) override;
+  void rms_norm(TensorView out, ConstTensorView x, ConstTensorView weight, float eps) override;
+  void matmul(TensorView out, ConstTensorView x, const PackedWeight& w) override;
+  void rotate_and_append(TensorView q, ConstTensorView qkv, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
+                         int64_t layer) override;
+  void attention(TensorView out, ConstTensorView q, const KvStorage& kv, int64_t layer, const AttentionParams& params,
+                 TensorView lse) override;
+  void dense_attention(TensorView out, ConstTensorView q, ConstTensorView k, ConstTensorView v, const AttentionParams& params,
+                       TensorView lse) override;
+  void add(TensorView x, ConstTensorView y) override;
+  void gated_activation(TensorView out, ConstTensorView gate_up, Activation activation) override;
+  void gather_rows(TensorView out, ConstTensorView x, std::span<const int32_t> rows) override;
+  void softcap(TensorView x, float c) override;
+
+  int64_t default_block_size(int64_t) const override { return 128; }
+  MachinePeaks measure_peaks() override;
+
+ private:
+  /// Device memory that is kept and grows when more is asked for.
+  void* keep(Buffer& buffer, size_t bytes);
+  /// A short host array in device memory until `buffer` is used again.
+  const float* small_upload(Buffer& buffer, std::span<const float> values);
+  const DeviceStep& step_on(const CudaKvStorage& kv);
+  AttentionScalars scalars_of(const AttentionParams& params);
+  void attend(TensorView out, ConstTensorView q, const KeyLayout& layout, const AttentionRows& rows, const AttentionParams& params,
+              TensorView lse, int64_t max_keys);
+
+  int index_;
+  std::string description_;
+  cudaStream_t stream_ = nullptr;
+  std::shared_ptr<MemoryUse> memory_ = std::make_shared<MemoryUse>();  ///< Shared with the buffers, which may outlive the backend.
+  Buffer step_buffer_, rows_buffer_, frequencies_, alibi_, sinks_, narrow_, weights_;
+  std::vector<int32_t> step_host_;
+  DeviceStep step_;
+  int64_t step_page_tokens_ = 0;  ///< Page size that step_'s block tables were laid out for; 0: not yet.
+  std::unique_ptr<DenseProduct> dense_;
+};
+
+}  // namespace minillm::cuda

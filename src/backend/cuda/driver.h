@@ -1,0 +1,30 @@
+// driver.h - the few driver calls that the runtime does not offer, found at run time so that nothing links the driver library.
+#pragma once
+
+#include <cuda.h>
+
+#include "minillm/error.h"
+
+namespace minillm::cuda {
+
+struct Driver {
+  decltype(&cuMemGetAllocationGranularity) granularity;
+  decltype(&cuMemAddressReserve) reserve;
+  decltype(&cuMemAddressFree) free_addresses;
+  decltype(&cuMemCreate) create;
+  decltype(&cuMemRelease) release;
+  decltype(&cuMemMap) map;
+  decltype(&cuMemUnmap) unmap;
+  decltype(&cuMemSetAccess) set_access;
+};
+
+/// Throws Error{kDevice} naming an entry point that this driver lacks.
+const Driver& driver();
+
+inline void check_driver(CUresult status, const char* call) {
+  if (status != CUDA_SUCCESS) throw Error(ErrorCode::kDevice, call, ": driver error ", static_cast<int>(status));
+}
+
+}  // namespace minillm::cuda
+
+#define MINILLM_DRIVER(call) ::minillm::cuda::check_driver((call), #call)

@@ -1,0 +1,98 @@
+// operations.h - the launchers of the CUDA backend's kernels: plain pointers to device memory, sizes, and the stream.
+// Every launcher returns at once; a grid of zero blocks is never launched. Letters as in backend.h.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "minillm/config.h"
+#include "minillm/types.h"
+
+namespace minillm::cuda {
+
+/// One tensor of a weight, [rows, cols], rows beginning at `first_row` of the stack.
+/// Quantised: weight = scale[g] (code - zero) + offset[g], g = k / group; codes are nibbles (8 in a 32-bit word, lowest first) or bytes.
+struct DeviceTensor {
+  enum class Codes : uint8_t { kF32, kF16, kBF16, kNibbles, kBytes };
+  Codes codes = Codes::kF32;
+  int64_t first_row = 0, rows = 0, cols = 0;
+  const void* data = nullptr;
+  const float* scale = nullptr;   ///< [rows, cols / group]
+  const float* offset = nullptr;  ///< The same, or null.
+  int group = 32;
+  float zero = 0.0f;
+};
+
+/// A step's description in device memory, one entry a row; `pages` is the row's block table.
+struct DeviceStep {
+  const TokenId* tokens = nullptr;
+  const int32_t* positions = nullptr;
+  const int32_t* slots = nullptr;         ///< Slot of the row's token.
+  const int32_t* key_counts = nullptr;    ///< Keys its sequence holds after the step.
+  const int32_t* tables = nullptr;        ///< Block tables, one after the other.
+  const int32_t* table_starts = nullptr;  ///< Where the row's table begins.
+  int64_t n_rows = 0;
+};
+
+/// Where keys and values lie. Element (slot s, head g, d) is at
+/// base + page(s) * page_stride + (s % page_tokens) * token_stride + g * head_stride + d, in elements.
+struct KeyLayout {
+  const void* keys = nullptr;
+  const void* values = nullptr;
+  Dtype dtype = Dtype::kF16;
+  int page_tokens = 0;  ///< 0: not paged; then `batch_stride` separates the sequences.
+  int64_t page_stride = 0, token_stride = 0, head_stride = 0, batch_stride = 0;
+};
+
+/// What attention needs to know of its rows: a step, or a dense batch.
+struct AttentionRows {
+  DeviceStep step;                ///< Paged.
+  int64_t n_rows = 0;             ///< T, or B * Sq.
+  int64_t queries_per_batch = 0;  ///< Sq; 0 for a step.
+  int64_t keys_per_batch = 0;     ///< Sk
+};
+
+struct AttentionScalars {
+  int n_heads = 0, n_kv_heads = 0, head_dim = 0;
+  float scale = 1.0f, softcap = 0.0f;
+  bool causal = true;
+  int64_t window = 0;
+  const float* alibi = nullptr;  ///< [H] device memory or null.
+  const float* sinks = nullptr;
+};
+
+// rows.cu
+void rms_norm(float* out, const float* x, const float* weight, int64_t n_rows, int64_t n, float eps, cudaStream_t stream);
+void add(float* x, const float* y, int64_t n, cudaStream_t stream);
+void gated_activation(float* out, const float* gate_up, int64_t n_rows, int64_t ffn, Activation activation, cudaStream_t stream);
+void gather_rows(float* out, const float* x, const int32_t* rows, int64_t n_rows, int64_t n, cudaStream_t stream);
+void softcap(float* x, int64_t n, float c, cudaStream_t stream);
+void rope_angles(float* angles, const int32_t* positions, const float* frequencies, int64_t n_rows, int64_t half, cudaStream_t stream);
+void convert(void* out, Dtype dtype, const float* x, int64_t n, cudaStream_t stream);
+
+// products.cu
+void embed(float* out, const DeviceTensor& table, const TokenId* tokens, int64_t n_rows, float scale, cudaStream_t stream);
+/// out[t, first_row + n] = x[t] . w[n] for up to 8 tokens; one order over k whatever their number.
+void few_token_product(float* out, int64_t out_stride, const float* x, const DeviceTensor& w, int64_t n_tokens, cudaStream_t stream);
+/// Rows [begin, begin + n) of w as 16-bit or 32-bit floats.
+void dequantise(void* out, Dtype dtype, const DeviceTensor& w, int64_t begin, int64_t n, cudaStream_t stream);
+
+// append.cu
+struct AppendShape {
+  int n_heads = 0, n_kv_heads = 0, head_dim = 0, rope_dim = 0;
+  RopeLayout layout = RopeLayout::kHalves;
+  float eps = 1e-5f;
+};
+/// q, k, v of each row: bias, norm of q and k, rotation; q to `q`, k and v to their slots.
+void rotate_and_append(float* q, const float* qkv, const float* bias, const float* q_norm, const float* k_norm, const float* angles,
+                       const AppendShape& shape, const DeviceStep& step, const KeyLayout& cache, cudaStream_t stream);
+
+// attention.cu
+void flash_attention(float* out, float* lse, const float* q, const KeyLayout& cache, const AttentionRows& rows,
+                     const AttentionScalars& scalars, cudaStream_t stream);
+/// Through the whole score matrix [n_rows, H, max_keys] in `scores`.
+void standard_attention(float* out, float* lse, const float* q, const KeyLayout& cache, const AttentionRows& rows,
+                        const AttentionScalars& scalars, float* scores, int64_t max_keys, cudaStream_t stream);
+
+}  // namespace minillm::cuda
