@@ -3,6 +3,6 @@
 #pragma once
 
 extern "C" {
-__attribute__((weak, used)) const char* __asan_default_options() { return "allocator_may_return_null=1"; }
-__attribute__((weak, used)) const char* __tsan_default_options() { return "allocator_may_return_null=1"; }
+__attribute__((weak, used, visibility("default"))) const char* __asan_default_options() { return "allocator_may_return_null=1"; }
+__attribute__((weak, used, visibility("default"))) const char* __tsan_default_options() { return "allocator_may_return_null=1"; }
 }
