@@ -53,10 +53,7 @@ void Backend::feed_forward_input(TensorView gated, ConstTensorView x, const Feed
 }
 
 void Backend::feed_forward_output(TensorView x, ConstTensorView gated, const FeedForward& w) {
-  const TensorView projected = scratch(0, x.dim(0), x.dim(1));
-  matmul(projected, gated, *w.down);
-  if (w.post_norm) rms_norm(projected, projected, w.post_norm, w.norm_eps);
-  add(x, projected);
+  attention_output(x, gated, *w.down, w.post_norm, w.norm_eps);  // The same: a product, a norm where there is one, the residual.
 }
 
 void Backend::feed_forward(TensorView x, const FeedForward& w) {
