@@ -4,8 +4,8 @@
     pip install jinja2
     tools/make_chat_cases.py
 
-The environment is the one in which transformers runs chat templates. A case is {"name", "template", "messages", "options",
-"expected"} or has "error": true in place of "expected".
+The environment is the one in which transformers runs chat templates. A case is {"name", "template" or "file" (in
+tests/text/templates), "messages", "add_generation_prompt", "tools", "variables", "expected"}, or has "error" in place of "expected".
 """
 import json
 import os
@@ -16,6 +16,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 OUT = os.path.join(HERE, "..", "tests", "text", "chat_cases.json")
+FILES = os.path.join(HERE, "..", "tests", "text", "templates")
 
 SMOLLM2 = (
     "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\nYou are a helpful AI "
@@ -80,6 +81,15 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "description": "We
 CALLS = [USER, {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": {
     "name": "weather", "arguments": {"city": "Paris", "days": 2, "deep": {"a": [1, 2.5, True, None, "x"]}}}}]},
     {"role": "tool", "tool_call_id": "c1", "content": "sunny"}]
+
+# A longer talk: text beside the calls, two calls of one turn, thoughts, an id as Mistral wants it, arguments as text.
+ANSWERED = [SYSTEM[0], USER, {"role": "assistant", "content": "", "tool_calls": [{"id": "abcdefghi", "type": "function", "function": {
+    "name": "weather", "arguments": {"city": "Paris"}}}]}, {"role": "tool", "tool_call_id": "abcdefghi", "content": "sunny"},
+    {"role": "assistant", "content": "<think>\nhm\n</think>\n\nIt is sunny."}, {"role": "user", "content": "thanks"},
+    {"role": "assistant", "content": "<think>\nso\n</think>\n\nYes."}]
+TWO_CALLS = [USER, {"role": "assistant", "content": "Both:", "tool_calls": [{"id": f"abcdefgh{i}", "type": "function", "function": {
+    "name": "weather", "arguments": {"city": city}}} for i, city in enumerate(("Paris", "Rome"))]},
+    {"role": "tool", "tool_call_id": "abcdefgh0", "content": "sunny"}, {"role": "tool", "tool_call_id": "abcdefgh1", "content": "rain"}]
 
 # One expression or statement a line; each is a case of its own, given TURNS.
 SMALL = r"""
@@ -227,9 +237,24 @@ def case(env, name, template, messages, tools=None, add_generation_prompt=True, 
     return record
 
 
+def published(env):
+    """The templates of well-known models, each with every kind of talk."""
+    talks = {"one": [USER], "turns": TURNS, "system": SYSTEM, "calls": CALLS, "answered": ANSWERED, "two-calls": TWO_CALLS}
+    for file in sorted(os.listdir(FILES)):
+        with open(os.path.join(FILES, file), encoding="utf-8") as stream:
+            template = stream.read()
+        for talk, messages in talks.items():
+            for tools in (None, TOOLS):
+                for prompt in (True, False):
+                    name = f"{file.removesuffix('.jinja')}-{talk}-{'tools' if tools else 'plain'}-{prompt}"
+                    record = case(env, name, template, messages, tools, add_generation_prompt=prompt, date_string="26 Jul 2024")
+                    del record["template"]
+                    yield {"file": file, **record}
+
+
 def main():
     env = environment()
-    cases = []
+    cases = list(published(env))
     for prompt in (True, False):
         for chat, messages in (("turns", TURNS), ("system", SYSTEM), ("one", [USER])):
             for name, template in (("smollm2", SMOLLM2), ("gemma3", GEMMA3)):

@@ -15,6 +15,16 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+std::string read_file(const std::string& name) {
+  std::ifstream file(std::string(MINILLM_TEST_DATA) + "/text/" + name, std::ios::binary);
+  return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// Written in the case, or one of the published templates in a file.
+std::string source_of(const Json& c) {
+  return c.contains("file") ? read_file("templates/" + c.at("file").get<std::string>()) : c.at("template").get<std::string>();
+}
+
 std::string render_case(const Json& c) {
   ChatRenderOptions options;
   options.add_generation_prompt = c.at("add_generation_prompt").get<bool>();
@@ -22,15 +32,14 @@ std::string render_case(const Json& c) {
   options.eos_token = "<eos>";
   if (!c.at("tools").is_null()) options.tools_json = c.at("tools").dump();
   for (const auto& [name, value] : c.at("variables").items()) options.variables.emplace_back(name, value.dump());
-  return ChatTemplate(c.at("template").get<std::string>()).render_json(c.at("messages").dump(), options);
+  return ChatTemplate(source_of(c)).render_json(c.at("messages").dump(), options);
 }
 
 TEST(ChatTemplate, RendersAndRefusesAsPythonsJinja2) {
-  std::ifstream file(std::string(MINILLM_TEST_DATA) + "/text/chat_cases.json");
-  const Json cases = Json::parse(file);
-  ASSERT_GT(cases.size(), 100u);
+  const Json cases = Json::parse(read_file("chat_cases.json"));
+  ASSERT_GT(cases.size(), 400u);
   for (const Json& c : cases) {
-    SCOPED_TRACE(c.at("name").get<std::string>() + ": " + c.at("template").get<std::string>().substr(0, 200));
+    SCOPED_TRACE(c.at("name").get<std::string>() + ": " + source_of(c).substr(0, 200));
     try {
       const std::string text = render_case(c);
       if (c.contains("expected"))
