@@ -20,12 +20,14 @@ struct AttentionOptions {
   bool return_lse = false;               ///< Also return the log-sum-exp of the scores.
   Device device = {};
   int n_threads = 0;
+  int64_t timed_runs = 0;  ///< Runs after the first one, which allocates: `seconds` is their median.
 };
 
 struct AttentionResult {
   Tensor output;              ///< [B, Sq, H, D], float32.
   std::optional<Tensor> lse;  ///< [B, Sq, H], natural logarithm; -inf for a row that sees nothing.
   int64_t peak_bytes = 0;     ///< Memory allocated beyond inputs and outputs, at its highest.
+  double seconds = 0;         ///< Of the operation alone, without copies to and from the device; 0 without timed_runs.
 };
 
 /// softmax(scale q k^T) v in tiles with online softmax; memory does not grow with Sk.

@@ -1,21 +1,14 @@
 // cmd_bench.cpp - `minillm bench`: tokens a second of prefill and decode, beside what this machine can do.
 // Each test fills the cache to --depth, runs once to warm up, then --repeats times from there; the medians are reported.
 // The machine's limits are measured in the same process, so that clock and neighbours are the same.
-#include <sys/stat.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cstdio>
-#include <filesystem>
 #include <memory>
-#include <optional>
 
 #include "commands.h"
 #include "cost_model.h"
 #include "json_text.h"
-#include "minillm/error.h"
-#include "minillm/file_info.h"
-#include "model_flags.h"
+#include "measured_model.h"
 #include "terminal.h"
 
 namespace minillm::cli {
@@ -36,18 +29,14 @@ struct Result {
   double tok_s = 0, gb_s = 0, gflop_s = 0, of_peak = 0;
 };
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
-
 class Bench {
  public:
   Bench(MiniLLM& model, const WeightCost& weights, const BenchFlags& flags, const MachinePeaks& peaks)
-      : model_(model), weights_(weights), flags_(flags), peaks_(peaks) {}
+      : model_(model),
+        weights_(weights),
+        flags_(flags),
+        peaks_(peaks),
+        feeder_(model, !flags.model.no_flash_attention, flags.model.flash_block_size) {}
 
   Result prefill() {
     PassCost cost;
@@ -67,12 +56,12 @@ class Bench {
   Result measure(const char* test, int64_t n_tokens, int64_t chunk, const PassCost& cost) {
     KVCacheOptions options{.batch_size = flags_.batch, .max_length = flags_.depth + n_tokens, .device = model_.device()};
     KVCache cache(model_.config(), options);
-    feed(cache, flags_.depth, kPrefillChunk);
+    feeder_.feed(cache, flags_.depth, kPrefillChunk);
     std::vector<double> seconds;
     for (int64_t repeat = 0; repeat <= flags_.repeats; ++repeat) {
       cache.crop(flags_.depth);
       const double start = now();
-      feed(cache, n_tokens, chunk);
+      feeder_.feed(cache, n_tokens, chunk);
       if (repeat > 0) seconds.push_back(now() - start);  // The first one warms up.
     }
     const double time = median(seconds);
@@ -80,68 +69,17 @@ class Bench {
     result.tok_s = static_cast<double>(n_tokens * flags_.batch) / time;
     result.gb_s = cost.bytes / time / 1e9;
     result.gflop_s = cost.flops / time / 1e9;
-    result.of_peak =
-        std::max(share(result.gb_s, peaks_.read_gb_s), share(result.gflop_s, std::max(peaks_.float_gflop_s, peaks_.quantised_gflop_s)));
+    result.of_peak = std::max(share_of(result.gb_s, peaks_.read_gb_s),
+                              share_of(result.gflop_s, std::max(peaks_.float_gflop_s, peaks_.quantised_gflop_s)));
     return result;
-  }
-
-  static double share(double rate, double peak) { return peak > 0 ? rate / peak : 0; }
-
-  /// Ids do not matter to the speed; these spread over the vocabulary, so that embedding rows are not all in cache.
-  void feed(KVCache& cache, int64_t n_tokens, int64_t chunk) {
-    ForwardOptions options{.kv_cache = &cache,
-                           .use_flash_attention = !flags_.model.no_flash_attention,
-                           .flash_block_size = flags_.model.flash_block_size,
-                           .last_logits_only = true};
-    for (int64_t at = 0; at < n_tokens; at += chunk) {
-      if (interrupted()) throw Error(ErrorCode::kCancelled, "bench: interrupted");
-      Tensor ids({flags_.batch, std::min(chunk, n_tokens - at)}, Dtype::kI32);
-      for (int32_t& id : ids.values<int32_t>()) {
-        state_ = state_ * 6364136223846793005u + 1442695040888963407u;  // Knuth's MMIX generator.
-        id = static_cast<int32_t>((state_ >> 33) % static_cast<uint64_t>(model_.config().vocab_size));
-      }
-      model_.forward(ids, options);
-    }
   }
 
   MiniLLM& model_;
   WeightCost weights_;
   const BenchFlags& flags_;
   MachinePeaks peaks_;
-  uint64_t state_ = 1;
+  Feeder feeder_;
 };
-
-struct Loaded {
-  MiniLLM model;
-  WeightCost weights;
-  double seconds = 0;
-};
-
-Loaded load(const BenchFlags& flags) {
-  if (!flags.random.empty()) {
-    const ModelConfig config = Configs::by_name(flags.random);
-    const double start = now();
-    MiniLLM model(config, load_options(flags.model));
-    const double seconds = now() - start;
-    const double bytes = static_cast<double>(model.weight_bytes());
-    const double embedding =
-        bytes * static_cast<double>(config.vocab_size * config.hidden_size) / static_cast<double>(config.n_parameters());
-    WeightCost weights = weight_cost(model.config(), bytes, embedding);
-    return {std::move(model), weights, seconds};
-  }
-  const std::string path = find_model(flags.model);
-  const FileInfo info = inspect(path);
-  double embedding = 0;
-  for (const TensorInfo& tensor : info.tensors)
-    if (tensor.name == "token_embd.weight" || tensor.name == "model.embed_tokens.weight") embedding = static_cast<double>(tensor.bytes);
-  const double start = now();
-  MiniLLM model = MiniLLM::load(path, load_options(flags.model));
-  const double seconds = now() - start;
-  WeightCost weights = weight_cost(model.config(), static_cast<double>(info.tensor_bytes), embedding);
-  return {std::move(model), weights, seconds};
-}
-
-int threads_of(const BenchFlags& flags) { return flags.model.threads > 0 ? flags.model.threads : usable_cores(); }
 
 Json to_json(const std::vector<Result>& results, double load_seconds, int threads) {
   Json json = Json::array();
@@ -178,16 +116,16 @@ int run_bench(const BenchFlags& flags) {
   if (!flags.random.empty() && !flags.model.model.empty()) throw UsageError("expected --model or --random, not both");
   if (flags.prompt_tokens == 0 && flags.decode_tokens == 0)
     throw UsageError("--prompt-tokens and --decode-tokens are both 0: nothing to measure");
-  Loaded loaded = load(flags);
+  MeasuredModel loaded = load_measured(flags.model, flags.random);
   const MachinePeaks peaks = loaded.model.measure_peaks();
   Bench bench(loaded.model, loaded.weights, flags, peaks);
   std::vector<Result> results;
   if (flags.prompt_tokens > 0) results.push_back(bench.prefill());
   if (flags.decode_tokens > 0) results.push_back(bench.decode());
   if (flags.json)
-    print(json_line(to_json(results, loaded.seconds, threads_of(flags))));
+    print(json_line(to_json(results, loaded.load_seconds, threads_of(flags.model))));
   else
-    print_table(results, loaded.seconds, peaks, loaded.model.device_description());
+    print_table(results, loaded.load_seconds, peaks, loaded.model.device_description());
   return kExitDone;
 }
 

@@ -11,6 +11,7 @@ namespace minillm::cli {
 
 using Run = std::function<int()>;
 
+Run add_analyze(CLI::App& app);
 Run add_bench(CLI::App& app);
 Run add_generate(CLI::App& app);
 Run add_inspect(CLI::App& app);

@@ -23,6 +23,7 @@ constexpr Subcommand kSubcommands[] = {
     {"tokenize", "a text's token ids, or the text of ids", add_tokenize},
     {"inspect", "what is in a model file, and the memory it needs", add_inspect},
     {"bench", "speed of prefill and decode, beside what this machine can do", add_bench},
+    {"analyze", "memory and speed of attention, the cache and generation on this machine", add_analyze},
     {"pull", "fetch a model into the model folder", add_pull},
 };
 

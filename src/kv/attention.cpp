@@ -3,6 +3,8 @@
 //          call has a backend of its own, so that nothing of an earlier call is counted or missing.
 #include "minillm/attention.h"
 
+#include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "backend/backend.h"
@@ -51,6 +53,7 @@ void check_options(const char* caller, const AttentionOptions& options, int64_t 
   require(block == 0 || (block >= 16 && block <= 1024 && (block & (block - 1)) == 0), caller, "block size ", block,
           ": expected 0 or a power of two from 16 to 1024");
   require(options.n_threads >= 0, caller, options.n_threads, " threads: expected 0 or more");
+  require(options.timed_runs >= 0, caller, options.timed_runs, " timed runs: expected 0 or more");
 }
 
 /// A tensor in the device's memory, as float32.
@@ -87,7 +90,8 @@ AttentionResult attend(const char* caller, const Tensor& q, const Tensor& k, con
   params.block_size = options.block_size > 0 ? options.block_size : backend->default_block_size(q.dim(3));
   params.flash = flash;
 
-  AttentionResult result{Tensor(q.shape()), {}, 0};
+  AttentionResult result;
+  result.output = Tensor(q.shape());
   if (options.return_lse) result.lse = Tensor({q.dim(0), q.dim(1), q.dim(2)});
   if (result.output.empty()) return result;
   const OnDevice queries(*backend, q), keys(*backend, k), values(*backend, v);
@@ -99,6 +103,16 @@ AttentionResult attend(const char* caller, const Tensor& q, const Tensor& k, con
   backend->dense_attention(out.view, queries.view, keys.view, values.view, params, options.return_lse ? lse.view : TensorView());
   backend->sync();
   result.peak_bytes = backend->memory().peak - before;
+
+  std::vector<double> seconds;
+  for (int64_t run = 0; run < options.timed_runs; ++run) {
+    const auto start = std::chrono::steady_clock::now();
+    backend->dense_attention(out.view, queries.view, keys.view, values.view, params, options.return_lse ? lse.view : TensorView());
+    backend->sync();
+    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  std::ranges::sort(seconds);
+  if (!seconds.empty()) result.seconds = (seconds[(seconds.size() - 1) / 2] + seconds[seconds.size() / 2]) / 2;
 
   backend->download(result.output.data(), out.view.data, result.output.bytes());
   if (result.lse) backend->download(result.lse->data(), lse.view.data, result.lse->bytes());

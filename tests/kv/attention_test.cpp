@@ -132,6 +132,7 @@ TEST(AttentionApi, RefusesWhatDoesNotFitTogether) {
   expect_refused(q, k, k, {.sinks = {1}}, "sinks");
   for (int64_t block : {-16, 1, 8, 24, 2048}) expect_refused(q, k, k, {.block_size = block}, "block size");
   expect_refused(q, k, k, {.n_threads = -1}, "threads");
+  expect_refused(q, k, k, {.timed_runs = -1}, "timed runs");
 }
 
 }  // namespace

@@ -1,0 +1,15 @@
+cmake_policy(VERSION 3.25)
+# Writes OUT, a source file with the commit of SOURCE: "abc123def456", with "+" where tracked files have changed, or "unknown".
+set(commit "unknown")
+if(GIT)
+  execute_process(COMMAND ${GIT} -C ${SOURCE} rev-parse --short=12 HEAD OUTPUT_VARIABLE head RESULT_VARIABLE failed
+                  OUTPUT_STRIP_TRAILING_WHITESPACE ERROR_QUIET)
+  if(NOT failed)
+    execute_process(COMMAND ${GIT} -C ${SOURCE} status --porcelain --untracked-files=no OUTPUT_VARIABLE changes ERROR_QUIET)
+    set(commit "${head}")
+    if(changes)
+      string(APPEND commit "+")
+    endif()
+  endif()
+endif()
+file(CONFIGURE OUTPUT ${OUT} CONTENT "namespace minillm::cli {\nextern const char* const commit_text;\nconst char* const commit_text = \"@commit@\";\n}\n" @ONLY)
