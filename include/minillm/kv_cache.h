@@ -8,6 +8,8 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -17,6 +19,7 @@
 namespace minillm {
 
 class PagedCache;
+struct SavedCache;
 
 struct KVCacheOptions {
   int64_t batch_size = 1;
@@ -57,6 +60,16 @@ class KVCache {
   void batch_select_indices(std::span<const int64_t> indices);  ///< Keeps the named rows, in that order.
   void reset();                                                 ///< Empty rows; memory is returned unless preallocated.
 
+  /// Writes rows, lengths and `attachment` (bytes of the caller's) to `path`, versioned and checksummed; under another name first, then
+  /// renamed, so that `path` is the old file or the whole new one. `fingerprint` (at most 64 characters) says which model the keys and
+  /// values belong to: MiniLLM::fingerprint(). Throws Error{kDevice}, and Error{kInvalidArgument} where layers differ in length.
+  void save(const std::string& path, const std::string& fingerprint, std::string_view attachment = {}) const;
+  /// What save() wrote: generation goes on with the same bits. Rows and dtype are the file's; device, max_length and page_tokens those
+  /// of `options`. Throws Error{kNotFound}, Error{kCorruptFile} for a damaged or cut file, Error{kUnsupported} for another version,
+  /// Error{kInvalidArgument} for another model's, Error{kCapacity} for rows longer than the context.
+  static SavedCache load(const std::string& path, const ModelConfig& config, const std::string& fingerprint,
+                         const KVCacheOptions& options = {});
+
   int64_t batch_size() const noexcept;
   Dtype dtype() const noexcept;
   const Device& device() const noexcept;
@@ -69,6 +82,11 @@ class KVCache {
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;
+};
+
+struct SavedCache {
+  KVCache cache;
+  std::string attachment;
 };
 
 }  // namespace minillm

@@ -54,6 +54,8 @@ class MiniLLM {
   std::string device_description() const;
   int64_t flash_block_size() const noexcept;  ///< What 0 was resolved to.
   int64_t weight_bytes() const noexcept;      ///< Device memory of the weights.
+  /// Names the weights and the graph, 64 hexadecimal digits: a saved cache belongs to the model of the same fingerprint.
+  const std::string& fingerprint() const noexcept;
   MemoryReport memory() const;
   MachinePeaks measure_peaks();  ///< What this machine reaches; takes about half a second.
 

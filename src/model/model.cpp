@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "io/tensor_source.h"
 #include "model/config_reader.h"
+#include "model/fingerprint.h"
 #include "model/model_impl.h"
 
 namespace minillm {
@@ -67,6 +68,7 @@ MiniLLM::MiniLLM(const ModelConfig& config, const LoadOptions& options) {
   std::shared_ptr<Backend> backend = make_backend(options.device, {.n_threads = options.n_threads});
   Weights weights = random_weights(checked, options.seed, *backend, options.dtype);
   impl_ = std::make_unique<Impl>(checked, std::move(backend), std::move(weights), options.flash_block_size);
+  impl_->fingerprint = fingerprint_of(checked, options.seed, options.dtype);
 }
 
 MiniLLM MiniLLM::load(const std::string& path, const LoadOptions& options) {
@@ -75,8 +77,11 @@ MiniLLM MiniLLM::load(const std::string& path, const LoadOptions& options) {
   check_tensors(config, *source);
   std::shared_ptr<Backend> backend = make_backend(options.device, {.n_threads = options.n_threads});
   Weights weights = load_weights(config, *source, *backend, options.dtype);
+  std::string fingerprint = fingerprint_of(config, *source, options.dtype);
   source->check_unchanged();  // What was copied is what was checked.
-  return MiniLLM(std::make_unique<Impl>(config, std::move(backend), std::move(weights), options.flash_block_size));
+  auto impl = std::make_unique<Impl>(config, std::move(backend), std::move(weights), options.flash_block_size);
+  impl->fingerprint = std::move(fingerprint);
+  return MiniLLM(std::move(impl));
 }
 
 MiniLLM::MiniLLM(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -91,6 +96,7 @@ const ModelConfig& MiniLLM::config() const noexcept { return impl_->config; }
 const Device& MiniLLM::device() const noexcept { return impl_->device; }
 std::string MiniLLM::device_description() const { return impl_->backend->description(); }
 int64_t MiniLLM::flash_block_size() const noexcept { return impl_->block_size; }
+const std::string& MiniLLM::fingerprint() const noexcept { return impl_->fingerprint; }
 int64_t MiniLLM::weight_bytes() const noexcept { return impl_->weights.bytes(); }
 
 MemoryReport MiniLLM::memory() const {

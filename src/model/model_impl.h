@@ -20,6 +20,7 @@ struct MiniLLM::Impl {
   Transformer transformer;
   Device device;
   int64_t block_size;  ///< What flash_block_size 0 means.
+  std::string fingerprint;
   StepBatch batch;     ///< Of forward().
 
   Tensor forward(const Tensor& input_ids, const ForwardOptions& options);
