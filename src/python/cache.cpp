@@ -1,0 +1,104 @@
+// cache.cpp - KVCache with the methods of the transformers Cache (5.x).
+#include <nanobind/stl/tuple.h>
+
+#include "bindings.h"
+
+namespace minillm::python {
+namespace {
+
+void init_cache(PyCache* self, const ModelConfig& config, int64_t batch_size, int64_t max_length, const std::string& device,
+                nb::handle dtype, int64_t page_tokens) {
+  const KVCacheOptions options{.batch_size = batch_size,
+                               .max_length = max_length,
+                               .device = parse_device(device),
+                               .dtype = optional_dtype(dtype),
+                               .page_tokens = page_tokens};
+  const nb::gil_scoped_release release;
+  new (self) PyCache{KVCache(config, options)};
+}
+
+std::pair<FloatArray, FloatArray> to_numpy_pair(std::pair<Tensor, Tensor> tensors) {
+  return {to_numpy(std::move(tensors.first)), to_numpy(std::move(tensors.second))};
+}
+
+std::pair<FloatArray, FloatArray> update(PyCache& self, const ArrayLike& k, const ArrayLike& v, int64_t layer) {
+  const Tensor keys = to_floats(k, "key_states"), values = to_floats(v, "value_states");
+  return to_numpy_pair(locked(self.mutex, [&] { return self.cache.update(keys, values, layer); }));
+}
+
+void bind_lengths(nb::class_<PyCache>& cache) {
+  cache
+      .def(
+          "get_seq_length",
+          [](PyCache& self, int64_t layer) { return locked(self.mutex, [&] { return self.cache.get_seq_length(layer); }); },
+          "layer_idx"_a = 0, "Tokens that the layer has seen, of the longest row.")
+      .def(
+          "get_query_offset",
+          [](PyCache& self, int64_t layer) { return locked(self.mutex, [&] { return self.cache.get_seq_length(layer); }); },
+          "layer_idx"_a = 0, "Position of the next token: the same as get_seq_length.")
+      .def(
+          "get_mask_sizes",
+          [](PyCache& self, int64_t n, int64_t layer) { return locked(self.mutex, [&] { return self.cache.get_mask_sizes(n, layer); }); },
+          "query_length"_a, "layer_idx"_a = 0, "(length, offset) of the keys that update() will return for so many new tokens.")
+      .def_prop_ro(
+          "lengths", [](PyCache& self) { return locked(self.mutex, [&] { return self.cache.lengths(); }); }, "Tokens in each row.");
+}
+
+void bind_changes(nb::class_<PyCache>& cache) {
+  cache
+      .def(
+          "crop", [](PyCache& self, int64_t n) { locked(self.mutex, [&] { self.cache.crop(n); }); }, "n"_a,
+          "n < 0: every row loses its -n newest tokens. n >= 0: every row keeps its first n.")
+      .def(
+          "reorder_cache",
+          [](PyCache& self, const ArrayLike& rows) {
+            const std::vector<int64_t> indices = to_integers(rows, "beam_idx");
+            locked(self.mutex, [&] { self.cache.reorder_cache(indices); });
+          },
+          "beam_idx"_a, "Row i becomes the old row beam_idx[i]; memory is shared until one side writes.")
+      .def(
+          "batch_repeat_interleave", [](PyCache& self, int64_t n) { locked(self.mutex, [&] { self.cache.batch_repeat_interleave(n); }); },
+          "repeats"_a, "Rows a, b become a, a, b, b.")
+      .def(
+          "batch_select_indices",
+          [](PyCache& self, const ArrayLike& rows) {
+            const std::vector<int64_t> indices = to_integers(rows, "indices");
+            locked(self.mutex, [&] { self.cache.batch_select_indices(indices); });
+          },
+          "indices"_a, "Keeps the named rows, in that order.")
+      .def(
+          "reset", [](PyCache& self) { locked(self.mutex, [&] { self.cache.reset(); }); },
+          "Empties every row; memory is returned unless it was preallocated.");
+}
+
+}  // namespace
+
+void bind_cache(nb::module_& m) {
+  nb::class_<PyCache> cache(m, "KVCache",
+                            "Keys and values of the tokens already seen, for a batch of rows of independent length. The interface is the "
+                            "transformers Cache's: K and V are [batch, kv_heads, tokens, head_dim].");
+  cache.def("__init__", &init_cache, "config"_a, "batch_size"_a = 1, "max_length"_a = 0, "device"_a = "cpu", "dtype"_a = nb::none(),
+            "page_tokens"_a = 64,
+            nb::sig("def __init__(self, config: ModelConfig, batch_size: int = 1, max_length: int = 0, device: str = 'cpu', "
+                    "dtype: typing.Any = None, page_tokens: int = 64) -> None"),
+            "max_length: tokens a row, allocated now and never exceeded; 0 grows on demand. dtype: float32, float16 or bfloat16.");
+  cache.def("update", &update, "key_states"_a, "value_states"_a, "layer_idx"_a,
+            "Appends K and V to a layer and returns what attention reads in this step, as float32.");
+  cache.def(
+      "read",
+      [](PyCache& self, int64_t layer, int64_t row) {
+        return to_numpy_pair(locked(self.mutex, [&] { return self.cache.read(layer, row); }));
+      },
+      "layer_idx"_a, "row"_a, "K and V of one layer and row, [kv_heads, tokens, head_dim], float32.");
+  bind_lengths(cache);
+  bind_changes(cache);
+  cache.def(
+      "get_max_length", [](PyCache& self) { return self.cache.get_max_length(); }, "Capacity of a row; -1 if it has no bound.");
+  cache.def_prop_ro("batch_size", [](PyCache& self) { return locked(self.mutex, [&] { return self.cache.batch_size(); }); })
+      .def_prop_ro("dtype", [](PyCache& self) { return std::string(name_of(self.cache.dtype())); })
+      .def_prop_ro("device", [](PyCache& self) { return name_of(self.cache.device()); })
+      .def_prop_ro(
+          "bytes", [](PyCache& self) { return locked(self.mutex, [&] { return self.cache.bytes(); }); }, "Memory held now.");
+}
+
+}  // namespace minillm::python
