@@ -98,7 +98,7 @@ bool Progress::operator()(const std::string& what, uint64_t done, uint64_t total
     std::fflush(stderr);
     open_line_ = true;
   } else if (const int64_t tenth = static_cast<int64_t>(share * 10); total > 0 && done > 0 && tenth > shown_) {
-    std::fprintf(stderr, "  %3lld%%  %s\n", static_cast<long long>(tenth * 10), readable_size(done).c_str());
+    std::fprintf(stderr, "  %3lld%%  %s\n", static_cast<long long>(tenth) * 10, readable_size(done).c_str());
     shown_ = tenth;
   }
   return !interrupted();

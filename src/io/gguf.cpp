@@ -30,7 +30,7 @@ std::optional<int64_t> small_integer(const GgufFile& file, const std::string& wh
 /// "-00002-of-00005.gguf" for index 1 of 5.
 std::string shard_suffix(int64_t index, int64_t count) {
   char text[64];
-  std::snprintf(text, sizeof(text), "-%05lld-of-%05lld.gguf", static_cast<long long>(index + 1), static_cast<long long>(count));
+  std::snprintf(text, sizeof(text), "-%05lld-of-%05lld.gguf", static_cast<long long>(index) + 1, static_cast<long long>(count));
   return text;
 }
 

@@ -139,7 +139,7 @@ void derive(ModelConfig& config, const Family& family, const TensorSource& sourc
   if (family.scaled_embeddings) config.embedding_scale = std::sqrt(static_cast<float>(config.hidden_size));
   // Gemma 3 27B alone divides by sqrt(E / H) = sqrt(168) instead of sqrt(D); its GGUF does not say so.
   if (config.architecture == "gemma3" && config.n_layers == 62 && config.attention_scale == 0.0f)
-    config.attention_scale = 1.0f / std::sqrt(static_cast<float>(config.hidden_size / config.n_heads));
+    config.attention_scale = 1.0f / std::sqrt(static_cast<float>(config.hidden_size) / static_cast<float>(config.n_heads));
 
   const TensorNames names(source.names_are_gguf());
   config.tied_embeddings = source.boolean(reader.key("tie_word_embeddings"), source.find(names.output()) == nullptr);

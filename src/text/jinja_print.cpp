@@ -27,7 +27,8 @@ std::string real_repr(double value) {
   std::string out = text[0] == '-' ? "-" : "";
   if (exponent < 0) return out + "0." + std::string(static_cast<size_t>(-exponent - 1), '0') + digits;
   if (n <= exponent + 1) return out + digits + std::string(static_cast<size_t>(exponent + 1 - n), '0') + ".0";
-  return out + digits.substr(0, static_cast<size_t>(exponent + 1)) + "." + digits.substr(static_cast<size_t>(exponent + 1));
+  const size_t point = static_cast<size_t>(exponent) + 1;
+  return out + digits.substr(0, point) + "." + digits.substr(point);
 }
 
 namespace {

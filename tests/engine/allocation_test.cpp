@@ -11,10 +11,14 @@ namespace {
 
 std::atomic<int64_t> n_allocations{0};
 
-void* counted(size_t bytes, size_t alignment) {
+void* counted_or_null(size_t bytes, size_t alignment) noexcept {
   ++n_allocations;
-  void* memory = alignment <= alignof(std::max_align_t) ? std::malloc(bytes)
-                                                        : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  return alignment <= alignof(std::max_align_t) ? std::malloc(bytes)
+                                                : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+}
+
+void* counted(size_t bytes, size_t alignment) {
+  void* memory = counted_or_null(bytes, alignment);
   if (memory == nullptr) throw std::bad_alloc();
   return memory;
 }
@@ -24,6 +28,8 @@ void* counted(size_t bytes, size_t alignment) {
 // Not inlined: GCC would see free() of what another operator allocated, and warn.
 [[gnu::noinline]] void* operator new(size_t bytes) { return counted(bytes, 1); }
 [[gnu::noinline]] void* operator new[](size_t bytes) { return counted(bytes, 1); }
+[[gnu::noinline]] void* operator new(size_t bytes, const std::nothrow_t&) noexcept { return counted_or_null(bytes, 1); }
+[[gnu::noinline]] void* operator new[](size_t bytes, const std::nothrow_t&) noexcept { return counted_or_null(bytes, 1); }
 [[gnu::noinline]] void* operator new(size_t bytes, std::align_val_t alignment) { return counted(bytes, static_cast<size_t>(alignment)); }
 [[gnu::noinline]] void* operator new[](size_t bytes, std::align_val_t alignment) { return counted(bytes, static_cast<size_t>(alignment)); }
 [[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }

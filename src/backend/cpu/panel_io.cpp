@@ -58,8 +58,9 @@ void put_scales(const QuantFormat& format, const PanelFormat& layout, const Quan
   if (!format.has_group_scales) return;
   for (int u = 0; u < layout.units; ++u) {
     uint8_t* scales = block + layout.header + u * layout.unit_bytes + layout.codes + layout.upper;
+    const auto first = static_cast<size_t>(u) * kUnit / static_cast<size_t>(format.group);
     for (int g = 0; g < kUnit / format.group; ++g)
-      scales[16 * g + lane] = static_cast<uint8_t>(source.scales[static_cast<size_t>(u * kUnit / format.group + g)]);
+      scales[16 * g + lane] = static_cast<uint8_t>(source.scales[first + static_cast<size_t>(g)]);
     if (format.has_offset) scales[16 + lane] = source.mins[static_cast<size_t>(u)];
   }
 }
@@ -71,8 +72,9 @@ void get_scales(const QuantFormat& format, const PanelFormat& layout, const uint
   if (!format.has_group_scales) return;
   for (int u = 0; u < layout.units; ++u) {
     const uint8_t* scales = block + layout.header + u * layout.unit_bytes + layout.codes + layout.upper;
+    const auto first = static_cast<size_t>(u) * kUnit / static_cast<size_t>(format.group);
     for (int g = 0; g < kUnit / format.group; ++g)
-      to.scales[static_cast<size_t>(u * kUnit / format.group + g)] = static_cast<int8_t>(scales[16 * g + lane]);
+      to.scales[first + static_cast<size_t>(g)] = static_cast<int8_t>(scales[16 * g + lane]);
     if (format.has_offset) to.mins[static_cast<size_t>(u)] = scales[16 + lane];
   }
 }
