@@ -37,7 +37,10 @@ class KVCache {
   KVCache(KVCache&&) noexcept;
   KVCache& operator=(KVCache&&) noexcept;
 
-  /// Appends k and v, [batch, G, n, D], to `layer` and returns that layer's K and V, [batch, G, tokens, D], as float32.
+  /// Appends k and v, [batch, G, n, D], to `layer` and returns the K and V that attention reads in this step, as float32
+  /// [batch, G, tokens, D]: what the transformers layer class shows that this layer stands for. Without max_length all tokens
+  /// (DynamicLayer), or in a sliding layer the last window - 1 and the new ones (DynamicSlidingWindowLayer); with max_length as many
+  /// slots, zeros behind the tokens (StaticLayer, StaticSlidingWindowLayer). Every token is kept, whatever is shown.
   /// Rows of unequal length cannot be one tensor: throws Error{kInvalidArgument} then, as for a wrong shape or layer.
   /// Throws Error{kCapacity} past max_length; the cache is unchanged then.
   std::pair<Tensor, Tensor> update(const Tensor& k, const Tensor& v, int64_t layer);
@@ -48,11 +51,14 @@ class KVCache {
   int64_t get_seq_length(int64_t layer = 0) const;
   /// Tokens in each row, [batch].
   std::vector<int64_t> lengths() const;
-  /// Capacity of a row in tokens; -1 if it grows without a bound of its own.
+  /// Tokens that `layer` can show: max_length, the sliding window, or the smaller of both; -1 without a bound.
+  int64_t get_max_length(int64_t layer) const;
+  /// The largest of all layers.
   int64_t get_max_length() const noexcept;
-  /// (length of the keys that a query of `query_length` tokens meets, offset of the first of them).
+  /// (length of the keys that a query of `query_length` tokens meets in what update() returns, position of the first of them).
   std::pair<int64_t, int64_t> get_mask_sizes(int64_t query_length, int64_t layer = 0) const;
   /// n >= 0: every row keeps its first n tokens (no-op where shorter). n < 0: every row loses its -n newest.
+  /// (transformers 5.18 and newer takes only n <= 0, where 0 removes nothing; in Python so does ours.)
   void crop(int64_t n);
   /// Row i becomes the old row indices[i] (beam search); pages are shared until written. Throws Error{kInvalidArgument}.
   void reorder_cache(std::span<const int64_t> indices);
@@ -70,6 +76,9 @@ class KVCache {
   static SavedCache load(const std::string& path, const ModelConfig& config, const std::string& fingerprint,
                          const KVCacheOptions& options = {});
 
+  int64_t n_layers() const noexcept;
+  bool is_sliding(int64_t layer) const;
+  bool is_preallocated() const noexcept;  ///< With max_length.
   int64_t batch_size() const noexcept;
   Dtype dtype() const noexcept;
   const Device& device() const noexcept;

@@ -1,5 +1,5 @@
 // kv_cache.cpp - the transformers Cache interface over PagedCache.
-// Every layer behaves as that library's DynamicLayer: all tokens are kept and returned, sliding window or not.
+// Every token is kept, sliding window or not; what a layer shows of them is layer_view.h's business.
 // A forward pass advances all layers together; update() advances one at a time. So a row is as long as its longest layer,
 // and `lag` says how many tokens each layer is behind.
 #include "minillm/kv_cache.h"
@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "kv/layer_view.h"
 #include "kv/paged_cache.h"
 
 namespace minillm {
@@ -58,7 +59,10 @@ struct KVCache::Impl {
         max_length(options.max_length),
         row_limit(max_length > 0 ? max_length : config.context_length),
         paged(make_backend(device, {.n_threads = 1}), shape_of(config, options), options.batch_size, max_length > 0, row_limit),
-        lag(static_cast<size_t>(config.n_layers), 0) {}
+        lag(static_cast<size_t>(config.n_layers), 0) {
+    for (int64_t layer = 0; layer < config.n_layers; ++layer)
+      views.push_back({.max_length = max_length, .window = config.layer_slides(layer) ? config.sliding_window : 0});
+  }
 
   const KvShape& shape() const noexcept { return paged.storage().shape(); }
 
@@ -74,14 +78,15 @@ struct KVCache::Impl {
       throw Error(ErrorCode::kInvalidArgument, "KVCache: layer ", layer, ": expected 0 to ", shape().n_layers - 1);
   }
   void write(const float* k, const float* v, int64_t layer, int64_t row, int64_t first, int64_t n);
-  void read(float* k, float* v, int64_t layer, int64_t row, int64_t n) const;
+  void read(float* k, float* v, int64_t layer, int64_t row, const TokenRange& range) const;
   void reorder(std::span<const int64_t> indices, const char* caller);
 
   Device device;
   int64_t max_length;
   int64_t row_limit;  ///< Tokens.
   PagedCache paged;
-  std::vector<int64_t> lag;  ///< [L]
+  std::vector<int64_t> lag;      ///< [L]
+  std::vector<LayerView> views;  ///< [L]
 };
 
 /// k and v are one row, [G, n, D]; they become tokens [first, first + n).
@@ -103,21 +108,22 @@ void KVCache::Impl::write(const float* k, const float* v, int64_t layer, int64_t
   }
 }
 
-/// Fills k and v, [G, n, D], with the first n tokens.
-void KVCache::Impl::read(float* k, float* v, int64_t layer, int64_t row, int64_t n) const {
+/// Fills the first range.n tokens of k and v, [G, range.width, D].
+void KVCache::Impl::read(float* k, float* v, int64_t layer, int64_t row, const TokenRange& range) const {
   const auto [heads, dim, page_tokens] = std::tuple(shape().n_kv_heads, shape().head_dim, shape().page_tokens);
-  std::vector<float> keys(static_cast<size_t>(std::min(n, page_tokens) * heads * dim)), values(keys.size());
-  for (int64_t done = 0; done < n; done += page_tokens) {
-    const int64_t count = std::min(n - done, page_tokens);
-    const int32_t page = paged.pages(row)[static_cast<size_t>(done / page_tokens)];
-    paged.storage().read(layer, page, 0, {keys.data(), Dtype::kF32, {count, heads, dim}},
+  std::vector<float> keys(static_cast<size_t>(std::min(range.n, page_tokens) * heads * dim)), values(keys.size());
+  for (int64_t done = 0; done < range.n;) {
+    const int64_t slot = (range.first + done) % page_tokens, count = std::min(range.n - done, page_tokens - slot);
+    const int32_t page = paged.pages(row)[static_cast<size_t>((range.first + done) / page_tokens)];
+    paged.storage().read(layer, page, slot, {keys.data(), Dtype::kF32, {count, heads, dim}},
                          {values.data(), Dtype::kF32, {count, heads, dim}});
     for (int64_t i = 0; i < count; ++i)
       for (int64_t g = 0; g < heads; ++g) {
-        const int64_t to = (g * n + done + i) * dim, from = (i * heads + g) * dim;
+        const int64_t to = (g * range.width + done + i) * dim, from = (i * heads + g) * dim;
         std::copy_n(keys.begin() + from, dim, k + to);
         std::copy_n(values.begin() + from, dim, v + to);
       }
+    done += count;
   }
 }
 
@@ -158,7 +164,8 @@ std::pair<Tensor, Tensor> KVCache::update(const Tensor& k, const Tensor& v, int6
       throw Error(ErrorCode::kInvalidArgument, "KVCache: update of rows of unequal length: row 0 has ", c.paged.length(0), " tokens, row ",
                   row, " has ", c.paged.length(row));
 
-  std::pair<Tensor, Tensor> result{Tensor({n_rows, heads, total, dim}), Tensor({n_rows, heads, total, dim})};
+  const TokenRange range = c.views[static_cast<size_t>(layer)].shown(held, n_new);
+  std::pair<Tensor, Tensor> result{Tensor({n_rows, heads, range.width, dim}), Tensor({n_rows, heads, range.width, dim})};
   const Tensor keys = k.to_float32(), values = v.to_float32();
   const int64_t before = c.paged.length(0), after = std::max(before, total);
   try {
@@ -168,10 +175,10 @@ std::pair<Tensor, Tensor> KVCache::update(const Tensor& k, const Tensor& v, int6
     throw;
   }
   for (int64_t row = 0; row < n_rows; ++row) {
-    const int64_t from = row * heads * n_new * dim, to = row * heads * total * dim;
+    const int64_t from = row * heads * n_new * dim, to = row * heads * range.width * dim;
     c.write(keys.values<float>().data() + from, values.values<float>().data() + from, layer, row, held, n_new);
     c.paged.advance(row, after - before);
-    c.read(result.first.values<float>().data() + to, result.second.values<float>().data() + to, layer, row, total);
+    c.read(result.first.values<float>().data() + to, result.second.values<float>().data() + to, layer, row, range);
   }
   for (int64_t& lag : c.lag) lag += after - before;
   c.lag[static_cast<size_t>(layer)] = after - total;
@@ -182,7 +189,7 @@ std::pair<Tensor, Tensor> KVCache::read(int64_t layer, int64_t row) const {
   impl_->check_layer(layer);
   const int64_t heads = impl_->shape().n_kv_heads, dim = impl_->shape().head_dim, n = impl_->length(layer, row);
   std::pair<Tensor, Tensor> result{Tensor({heads, n, dim}), Tensor({heads, n, dim})};
-  impl_->read(result.first.values<float>().data(), result.second.values<float>().data(), layer, row, n);
+  impl_->read(result.first.values<float>().data(), result.second.values<float>().data(), layer, row, {0, n, n});
   return result;
 }
 
@@ -197,11 +204,21 @@ std::vector<int64_t> KVCache::lengths() const {
   return lengths;
 }
 
-int64_t KVCache::get_max_length() const noexcept { return impl_->max_length > 0 ? impl_->max_length : -1; }
+int64_t KVCache::get_max_length() const noexcept {
+  int64_t longest = -1;
+  for (const LayerView& view : impl_->views) longest = std::max(longest, view.get_max_length());
+  return longest;
+}
+
+int64_t KVCache::get_max_length(int64_t layer) const {
+  impl_->check_layer(layer);
+  return impl_->views[static_cast<size_t>(layer)].get_max_length();
+}
 
 std::pair<int64_t, int64_t> KVCache::get_mask_sizes(int64_t query_length, int64_t layer) const {
   if (query_length < 0) throw Error(ErrorCode::kInvalidArgument, "KVCache: get_mask_sizes of ", query_length, " tokens");
-  return {get_seq_length(layer) + query_length, 0};
+  const int64_t seen = get_seq_length(layer);
+  return impl_->views[static_cast<size_t>(layer)].mask_sizes(seen, query_length);
 }
 
 void KVCache::crop(int64_t n) {
@@ -230,6 +247,12 @@ void KVCache::reset() {
   std::ranges::fill(impl_->lag, 0);
 }
 
+int64_t KVCache::n_layers() const noexcept { return impl_->shape().n_layers; }
+bool KVCache::is_sliding(int64_t layer) const {
+  impl_->check_layer(layer);
+  return impl_->views[static_cast<size_t>(layer)].window > 0;
+}
+bool KVCache::is_preallocated() const noexcept { return impl_->max_length > 0; }
 int64_t KVCache::batch_size() const noexcept { return impl_->paged.n_rows(); }
 Dtype KVCache::dtype() const noexcept { return impl_->shape().dtype; }
 const Device& KVCache::device() const noexcept { return impl_->device; }

@@ -47,8 +47,11 @@ void bind_lengths(nb::class_<PyCache>& cache) {
 void bind_changes(nb::class_<PyCache>& cache) {
   cache
       .def(
-          "crop", [](PyCache& self, int64_t n) { locked(self.mutex, [&] { self.cache.crop(n); }); }, "n"_a,
-          "n < 0: every row loses its -n newest tokens. n >= 0: every row keeps its first n.")
+          "crop",
+          [](PyCache& self, int64_t n) {
+            if (n != 0) locked(self.mutex, [&] { self.cache.crop(n); });  // transformers removes nothing; C++ would keep nothing.
+          },
+          "n"_a, "n < 0: every row loses its -n newest tokens. 0: nothing changes. n > 0: every row keeps its first n.")
       .def(
           "reorder_cache",
           [](PyCache& self, const ArrayLike& rows) {
@@ -69,6 +72,73 @@ void bind_changes(nb::class_<PyCache>& cache) {
       .def(
           "reset", [](PyCache& self) { locked(self.mutex, [&] { self.cache.reset(); }); },
           "Empties every row; memory is returned unless it was preallocated.");
+}
+
+/// `layer` or, if None, all of them.
+int64_t max_length(PyCache& self, std::optional<int64_t> layer) {
+  return layer ? self.cache.get_max_length(*layer) : self.cache.get_max_length();
+}
+
+void check_layer(PyCache& self, int64_t layer) { (void)self.cache.is_sliding(layer); }
+
+void bind_capacity(nb::class_<PyCache>& cache) {
+  cache
+      .def("get_max_length", &max_length, "layer_idx"_a = nb::none(),
+           "Tokens that a layer can show: max_length, its sliding window, or the smaller of both; -1 without a bound. None: the largest.")
+      .def("get_max_cache_shape", &max_length, "layer_idx"_a = nb::none(), "The old name of get_max_length.")
+      .def(
+          "__len__", [](PyCache& self) { return self.cache.n_layers(); }, "Layers.")
+      .def_prop_ro(
+          "is_sliding",
+          [](PyCache& self) {
+            std::vector<bool> sliding;
+            for (int64_t layer = 0; layer < self.cache.n_layers(); ++layer) sliding.push_back(self.cache.is_sliding(layer));
+            return sliding;
+          },
+          "For each layer, whether it has a sliding window.")
+      .def_prop_ro(
+          "is_linear", [](PyCache& self) { return std::vector<bool>(static_cast<size_t>(self.cache.n_layers()), false); },
+          "No layer is linear attention.")
+      .def_prop_ro(
+          "is_compileable", [](PyCache& self) { return self.cache.is_preallocated(); }, "Whether its shapes never change: with max_length.")
+      .def_prop_ro(
+          "is_croppable", [](PyCache& /*self*/) { return true; }, "crop() always puts the cache back as it was.")
+      .def_prop_ro(
+          "is_initialized",
+          [](PyCache& self) {
+            return locked(self.mutex, [&] {
+              for (int64_t layer = 0; layer < self.cache.n_layers(); ++layer)
+                if (!self.cache.is_preallocated() && self.cache.get_seq_length(layer) == 0) return false;
+              return true;
+            });
+          },
+          "Whether every layer has memory: always with max_length, otherwise where it holds tokens.");
+}
+
+/// Methods of the transformers Cache that have nothing to do here, since memory is laid out by the constructor and every token is kept.
+void bind_formalities(nb::class_<PyCache>& cache) {
+  cache
+      .def(
+          "activate_past_recording", [](PyCache& /*self*/) {}, "Nothing to do: every token is kept, so crop() can always go back.")
+      .def(
+          "is_recording_past", [](PyCache& self, int64_t layer) { return check_layer(self, layer), true; }, "layer_idx"_a)
+      .def(
+          "offload", [](PyCache& self, int64_t layer, bool) { check_layer(self, layer); }, "layer_idx"_a, "only_non_sliding"_a = true,
+          "Nothing to do: a cache stays on its device.")
+      .def(
+          "prefetch", [](PyCache& self, int64_t layer, bool) { check_layer(self, layer); }, "layer_idx"_a, "only_non_sliding"_a = true,
+          "Nothing to do: a cache stays on its device.")
+      .def(
+          "early_initialization",
+          [](PyCache& self, int64_t batch_size, nb::object num_heads, nb::object head_dim, nb::object dtype, nb::object device) {
+            (void)num_heads, (void)head_dim, (void)device;
+            if (batch_size != self.cache.batch_size() || (!dtype.is_none() && to_dtype(dtype) != self.cache.dtype()))
+              throw Error(ErrorCode::kInvalidArgument, "KVCache: early_initialization for ", batch_size,
+                          " rows: expected the batch size and dtype that the cache was made with, ", self.cache.batch_size(), " and ",
+                          name_of(self.cache.dtype()));
+          },
+          "batch_size"_a, "num_heads"_a = nb::none(), "head_dim"_a = nb::none(), "dtype"_a = nb::none(), "device"_a = nb::none(),
+          "Checks that the cache was made for this; its memory is laid out since then.");
 }
 
 }  // namespace
@@ -92,8 +162,8 @@ void bind_cache(nb::module_& m) {
       "layer_idx"_a, "row"_a, "K and V of one layer and row, [kv_heads, tokens, head_dim], float32.");
   bind_lengths(cache);
   bind_changes(cache);
-  cache.def(
-      "get_max_length", [](PyCache& self) { return self.cache.get_max_length(); }, "Capacity of a row; -1 if it has no bound.");
+  bind_capacity(cache);
+  bind_formalities(cache);
   cache.def_prop_ro("batch_size", [](PyCache& self) { return locked(self.mutex, [&] { return self.cache.batch_size(); }); })
       .def_prop_ro("dtype", [](PyCache& self) { return std::string(name_of(self.cache.dtype())); })
       .def_prop_ro("device", [](PyCache& self) { return name_of(self.cache.device()); })

@@ -29,3 +29,7 @@ def default_model():
         return minillm.resolve_model()
     except minillm.NotFoundError as error:
         pytest.skip(str(error))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--live", action="store_true", help="replay caches against the transformers that is installed")
