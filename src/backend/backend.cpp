@@ -2,6 +2,7 @@
 #include "backend/backend.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -19,6 +20,13 @@ void Backend::reserve_workspace(const WorkspaceShape& shape) {
   }
 }
 
+bool Backend::are_all_rows(std::span<const int32_t> rows, int64_t n_rows) noexcept {
+  if (static_cast<int64_t>(rows.size()) != n_rows) return false;
+  for (size_t i = 0; i < rows.size(); ++i)
+    if (rows[i] != static_cast<int32_t>(i)) return false;
+  return true;
+}
+
 TensorView Backend::scratch(int slot, int64_t rows, int64_t cols) {
   const Buffer& buffer = scratch_[slot];
   MINILLM_CHECK(static_cast<size_t>(rows * cols) * sizeof(float) <= buffer.bytes(), "scratch ", slot, ": ", rows, " x ", cols,
@@ -27,6 +35,18 @@ TensorView Backend::scratch(int slot, int64_t rows, int64_t cols) {
 }
 
 void Backend::begin_step(const Batch& batch) { batch_ = batch; }
+
+KvStorage::KvStorage(const KvShape& shape) : shape_(shape), serial_(new_serial()) {}
+
+uint64_t new_serial() noexcept {
+  static std::atomic<uint64_t> last{0};
+  return ++last;
+}
+
+void Backend::repeat(const StepKey&, const std::function<void()>& work) { work(); }
+
+void Backend::choose_highest(ConstTensorView) { throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device"); }
+void Backend::chosen(std::span<TokenId>) { throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device"); }
 
 void Backend::attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
                               int64_t layer) {
@@ -65,8 +85,9 @@ void Backend::feed_forward(TensorView x, const FeedForward& w) {
 void Backend::head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps,
                    const PackedWeight& w, float softcap_value) {
   const TensorView wanted = scratch(0, static_cast<int64_t>(rows.size()), x.dim(1));
-  gather_rows(wanted, x, rows);
-  rms_norm(wanted, wanted, norm, eps);
+  const bool all = are_all_rows(rows, x.dim(0));
+  if (!all) gather_rows(wanted, x, rows);
+  rms_norm(wanted, all ? x : ConstTensorView(wanted), norm, eps);
   matmul(logits, wanted, w);
   if (softcap_value != 0.0f) softcap(logits, softcap_value);
 }

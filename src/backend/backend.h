@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -53,7 +54,19 @@ struct Batch {
   std::span<const TokenId> tokens;           ///< [T]
   std::span<const int32_t> positions;        ///< [T]
   std::span<const SequenceSlice> sequences;  ///< [B], in row order, covering [0, T)
+  int64_t page_tokens = 0;                   ///< Of the block tables; 0: as the cache that the operations name.
 };
+
+/// Names a sequence of operations that may come again with nothing but another batch: equal keys promise the same operations on the
+/// same memory, with as many rows.
+struct StepKey {
+  uint64_t workspace = 0, cache = 0;  ///< new_serial() of each.
+  int64_t n_rows = 0, block_size = 0;
+  bool flash = true, chooses = false;
+  bool operator==(const StepKey&) const = default;
+};
+/// Never the same number twice in a process.
+uint64_t new_serial() noexcept;
 
 struct AttentionParams {
   int64_t n_heads = 0, n_kv_heads = 0, head_dim = 0;
@@ -164,6 +177,15 @@ class Backend {
   /// x = c tanh(x / c).
   virtual void softcap(TensorView x, float c) = 0;
 
+  // --- Whole steps: for devices where starting operations one by one, or moving logits to the host, costs more than computing them
+  virtual bool prefers_whole_steps() const { return false; }
+  /// Does `work`, the operations of a decode step (one row a sequence), or replays what they were for this key.
+  virtual void repeat(const StepKey& key, const std::function<void()>& work);
+  /// Finds the highest logit of each row of [n, V], the lowest id of equals, for chosen().
+  virtual void choose_highest(ConstTensorView logits);
+  /// The ids of the last choose_highest, [n]; -1 for a row with NaN or +inf, or nothing above -inf. Waits for them.
+  virtual void chosen(std::span<TokenId> ids);
+
   // --- Composites: made of the operations above; a device overrides one only to fuse it -----------------------------
   /// norm, q/k/v product, then rotate_and_append. x [T, E], q [T, H, D].
   virtual void attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
@@ -187,10 +209,12 @@ class Backend {
   virtual MachinePeaks measure_peaks() = 0;
 
  protected:
+  TensorView scratch(int slot, int64_t rows, int64_t cols);
+  /// Whether `rows` are 0, 1, ... n_rows - 1: then nothing need be gathered.
+  static bool are_all_rows(std::span<const int32_t> rows, int64_t n_rows) noexcept;
   Batch batch_;
 
  private:
-  TensorView scratch(int slot, int64_t rows, int64_t cols);
   Buffer scratch_[3];  ///< For the composites above: normalised rows, products, second products.
 };
 

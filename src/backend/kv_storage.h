@@ -25,9 +25,10 @@ struct KvShape {
 
 class KvStorage {
  public:
-  explicit KvStorage(const KvShape& shape) : shape_(shape) {}
+  explicit KvStorage(const KvShape& shape);
   virtual ~KvStorage() = default;
   const KvShape& shape() const noexcept { return shape_; }
+  uint64_t serial() const noexcept { return serial_; }  ///< Of this storage alone.
 
   /// Pages [0, n_pages) may be used afterwards; memory of those above goes back to the system.
   /// Contents of a page are unspecified (poison) until written. Throws Error{kOutOfMemory}, nothing changed then.
@@ -43,6 +44,7 @@ class KvStorage {
 
  private:
   KvShape shape_;
+  uint64_t serial_;
 };
 
 }  // namespace minillm

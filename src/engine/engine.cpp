@@ -44,6 +44,8 @@ struct Engine::Impl {
   std::vector<StepEvent> step();
   void cancel_requested(std::vector<StepEvent>& events);
   void choose_tokens(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events);
+  bool device_chooses(std::span<const Scheduler::Share> shares) const;
+  void choose_on_device(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events);
   void take_token(Sequence& sequence, std::optional<TokenId> token, std::vector<StepEvent>& events);
   void end(Sequence& sequence, StepEvent event, std::vector<StepEvent>& events);
   void record_time(std::span<const Scheduler::Share> shares, double seconds);
@@ -56,7 +58,8 @@ struct Engine::Impl {
   Sampler sampler;
   StepBatch batch;
   std::vector<int32_t> logit_rows;
-  std::vector<float> logits;  ///< [V], of one sequence.
+  std::vector<float> logits;    ///< [V], of one sequence.
+  std::vector<TokenId> chosen;  ///< By the device.
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences;
   RequestId next_id = 1;
   Timings timings;
@@ -139,9 +142,13 @@ std::vector<StepEvent> Engine::Impl::step() {
   const std::span<const Scheduler::Share> shares = scheduler.plan(batch);
   events.reserve(events.size() + shares.size() + scheduler.ended().size());
   if (!shares.empty()) {
-    model.transformer.forward(batch.view(), *cache, mode);
-    scheduler.advance();
-    choose_tokens(shares, events);
+    if (device_chooses(shares)) {
+      choose_on_device(shares, events);
+    } else {
+      model.transformer.forward(batch.view(), *cache, mode);
+      scheduler.advance();
+      choose_tokens(shares, events);
+    }
   }
   for (const Scheduler::Ended& ended : scheduler.ended()) {
     const FinishReason reason = ended.error.empty() ? FinishReason::kLength : FinishReason::kError;
@@ -182,6 +189,21 @@ void Engine::Impl::choose_tokens(std::span<const Scheduler::Share> shares, std::
     }
     first = last;
   }
+}
+
+/// Whether every sequence needs just its next token, and that is the most likely one.
+bool Engine::Impl::device_chooses(std::span<const Scheduler::Share> shares) const {
+  if (!model.backend->prefers_whole_steps() || static_cast<int64_t>(shares.size()) > model.workspace.limits().max_logit_rows) return false;
+  return std::ranges::all_of(shares, [](const Scheduler::Share& share) {
+    return share.n_tokens == 1 && share.wants_next_token && always_takes_most_likely(share.sequence->options);
+  });
+}
+
+void Engine::Impl::choose_on_device(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events) {
+  chosen.resize(shares.size());
+  model.transformer.next_tokens(batch.view(), *cache, mode, chosen);
+  scheduler.advance();
+  for (size_t i = 0; i < shares.size(); ++i) take_token(*shares[i].sequence, chosen[i] < 0 ? std::optional<TokenId>() : chosen[i], events);
 }
 
 void Engine::Impl::take_token(Sequence& sequence, std::optional<TokenId> token, std::vector<StepEvent>& events) {

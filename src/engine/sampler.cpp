@@ -50,6 +50,11 @@ float weight_of(float logit, float max, float temperature) { return std::exp((lo
 
 }  // namespace
 
+bool always_takes_most_likely(const GenerationOptions& options) noexcept {
+  return options.temperature < kGreedyBelow && options.repetition_penalty == 1.0f && options.presence_penalty == 0.0f &&
+         options.frequency_penalty == 0.0f;
+}
+
 Sampler::Sampler(int64_t vocab_size)
     : counts_(static_cast<size_t>(vocab_size)), weights_(static_cast<size_t>(vocab_size)), candidates_(static_cast<size_t>(vocab_size)) {}
 

@@ -20,6 +20,9 @@
 
 namespace minillm {
 
+/// The token is the one with the highest logit, whatever came before it.
+bool always_takes_most_likely(const GenerationOptions& options) noexcept;
+
 /// A token that may be drawn, and its weight relative to the most likely one.
 struct Candidate {
   TokenId id = 0;

@@ -17,6 +17,7 @@ void StepBatch::clear() noexcept {
 
 void StepBatch::add(const PagedCache& cache, int64_t cache_row, std::span<const TokenId> tokens) {
   const int64_t n_cached = cache.length(cache_row);
+  page_tokens_ = cache.storage().shape().page_tokens;
   sequences_.push_back(
       {.first_row = n_rows(), .n_rows = static_cast<int64_t>(tokens.size()), .n_cached = n_cached, .pages = cache.pages(cache_row).data()});
   for (size_t i = 0; i < tokens.size(); ++i) positions_.push_back(static_cast<int32_t>(n_cached + static_cast<int64_t>(i)));

@@ -18,12 +18,13 @@ class StepBatch {
 
   int64_t n_rows() const noexcept { return static_cast<int64_t>(tokens_.size()); }
   /// Valid until the batch changes.
-  Batch view() const noexcept { return {tokens_, positions_, sequences_}; }
+  Batch view() const noexcept { return {tokens_, positions_, sequences_, page_tokens_}; }
 
  private:
   std::vector<TokenId> tokens_;
   std::vector<int32_t> positions_;
   std::vector<SequenceSlice> sequences_;
+  int64_t page_tokens_ = 0;
 };
 
 }  // namespace minillm

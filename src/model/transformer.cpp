@@ -2,6 +2,7 @@
 #include "model/transformer.h"
 
 #include <cmath>
+#include <functional>
 
 #include "model/rope.h"
 
@@ -21,6 +22,30 @@ Transformer::Transformer(const ModelConfig& config, const Weights& weights, Back
 void Transformer::forward(const Batch& batch, PagedCache& cache, const AttentionMode& mode) {
   n_rows_ = static_cast<int64_t>(batch.tokens.size());
   backend_.begin_step(batch);
+  const auto work = [&] { layers(cache, mode); };
+  if (backend_.prefers_whole_steps() && batch.sequences.size() == batch.tokens.size())
+    backend_.repeat(key(cache, mode, false), std::ref(work));
+  else
+    work();
+}
+
+void Transformer::next_tokens(const Batch& batch, PagedCache& cache, const AttentionMode& mode, std::span<TokenId> ids) {
+  n_rows_ = static_cast<int64_t>(batch.tokens.size());
+  while (static_cast<int64_t>(all_rows_.size()) < n_rows_) all_rows_.push_back(static_cast<int32_t>(all_rows_.size()));
+  backend_.begin_step(batch);
+  const auto work = [&] {
+    layers(cache, mode);
+    backend_.choose_highest(head(std::span(all_rows_).first(static_cast<size_t>(n_rows_))));
+  };
+  backend_.repeat(key(cache, mode, true), std::ref(work));
+  backend_.chosen(ids);
+}
+
+StepKey Transformer::key(const PagedCache& cache, const AttentionMode& mode, bool chooses) const {
+  return {workspace_.serial(), cache.storage().serial(), n_rows_, mode.block_size, mode.flash, chooses};
+}
+
+void Transformer::layers(PagedCache& cache, const AttentionMode& mode) {
   backend_.embed(workspace_.hidden(n_rows_), *weights_.embedding, config_.embedding_scale);
   backend_.rope_angles(workspace_.angles(n_rows_), frequencies_);
   if (!local_frequencies_.empty()) backend_.rope_angles(workspace_.local_angles(n_rows_), local_frequencies_);

@@ -19,6 +19,7 @@ void Workspace::reserve(const StepLimits& limits) {
   const auto grow = [&](Buffer& buffer, int64_t rows, int64_t width) {
     const size_t bytes = static_cast<size_t>(rows * width * kFloat);
     if (buffer.bytes() >= bytes) return;
+    serial_ = new_serial();
     buffer = Buffer();  // Freed first: both at once may not fit.
     buffer = backend_.allocate(bytes);
   };

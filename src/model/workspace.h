@@ -21,6 +21,7 @@ class Workspace {
   /// Makes room for steps up to `limits`, here and in the backend; grows only. Throws Error{kOutOfMemory}.
   void reserve(const StepLimits& limits);
   const StepLimits& limits() const noexcept { return limits_; }
+  uint64_t serial() const noexcept { return serial_; }  ///< Changes whenever memory moves.
 
   TensorView hidden(int64_t n_rows) const;        ///< [T, E]
   TensorView queries(int64_t n_rows) const;       ///< [T, H, D]
@@ -36,6 +37,7 @@ class Workspace {
   const ModelConfig& config_;
   Backend& backend_;
   StepLimits limits_;
+  uint64_t serial_ = new_serial();
   Buffer hidden_, queries_, attended_, angles_, local_angles_, logits_;
 };
 

@@ -1,6 +1,6 @@
-// equalities_test.cpp - what must be bitwise equal on cpu and reference: the logits of a sequence do not depend on its company,
-// on how its tokens were cut into steps, on forks, on which pages it got, on threads, or on what unused slots hold.
-// Every session starts with NaN in every slot of every page, so each test also shows that unused slots are never used.
+// equalities_test.cpp - what must be bitwise equal on every backend (in steps of the size for which it promises that): the logits of a
+// sequence do not depend on its company, on how its tokens were cut into steps, on forks, on which pages it got, on threads, or on what
+// unused slots hold. Every session starts with NaN in every slot of every page, so each test also shows that unused slots are never used.
 #include "conformance/tiny_decoder.h"
 
 namespace minillm {
@@ -16,7 +16,7 @@ class Equalities : public OnTarget {
     shared_ = std::move(backend_);
   }
   TinySession session(const TinyTypes& types, int64_t n_rows, Dtype dtype = Dtype::kF16, int64_t page_tokens = 16) {
-    return TinySession(shared_, types, n_rows, dtype, page_tokens);
+    return TinySession(shared_, types, n_rows, dtype, page_tokens, 200, GetParam().same_bits_up_to);
   }
   /// The oracle turns every type into float32 as it packs: one is enough there.
   static std::span<const TinyTypes> types_under_test() {
@@ -124,7 +124,7 @@ TEST_P(Equalities, PageSizeChangesNothing) {
   TinySession first = session(kTinyTypes[2], 1, Dtype::kF32, 16);
   const std::vector<float> want = first.append(0, prompt);
   for (const int64_t page_tokens : {32, 48, 64, 256, 1024}) {
-    TinySession other(shared_, kTinyTypes[2], 1, Dtype::kF32, page_tokens, 10);
+    TinySession other(shared_, kTinyTypes[2], 1, Dtype::kF32, page_tokens, 10, GetParam().same_bits_up_to);
     expect_same_bits(other.append(0, prompt, 40), want, "pages of " + std::to_string(page_tokens));
   }
 }
@@ -136,7 +136,7 @@ TEST_P(Equalities, NumberOfThreadsChangesNothing) {
     TinySession two = session(types, 1);
     const std::vector<float> want = two.append(0, prompt), next = two.append(0, {5});
     for (const int n_threads : {1, 3, 4}) {
-      TinySession other(make_target(GetParam(), n_threads), types, 1);
+      TinySession other(make_target(GetParam(), n_threads), types, 1, Dtype::kF16, 16, 200, GetParam().same_bits_up_to);
       expect_same_bits(other.append(0, prompt), want, std::to_string(n_threads) + " threads, prefill");
       expect_same_bits(other.append(0, {5}), next, std::to_string(n_threads) + " threads, decode");
     }

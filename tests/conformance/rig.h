@@ -30,6 +30,8 @@ struct Target {
   Device device;
   const char* isa = nullptr;  ///< Value of MINILLM_ISA while the backend is made.
   double bf16_products = 0;   ///< 1 where activations and probabilities are rounded to bfloat16.
+  /// Steps of up to this many rows give the same bits in any company; 0: steps of any size do.
+  int64_t same_bits_up_to = 0;
 };
 inline void PrintTo(const Target& target, std::ostream* out) { *out << target.name; }
 inline constexpr Target kTargets[] = {
@@ -38,6 +40,7 @@ inline constexpr Target kTargets[] = {
     {"cpu_avx2", {Device::Kind::kCpu, 0}, "avx2"},
     {"cpu_avx512_vnni", {Device::Kind::kCpu, 0}, "avx512_vnni"},
     {"cpu_avx512_bf16", {Device::Kind::kCpu, 0}, "avx512_bf16", 1},
+    {"cuda", {Device::Kind::kCuda, 0}, nullptr, 1, 64},
 };
 
 /// Null where this machine or this build cannot run it.

@@ -143,8 +143,9 @@ class TinySession {
   };
 
   TinySession(std::shared_ptr<Backend> backend, const TinyTypes& types, int64_t n_rows, Dtype dtype = Dtype::kF16, int64_t page_tokens = 16,
-              int64_t max_pages = 200)
+              int64_t max_pages = 200, int64_t max_step_rows = 0)
       : backend_(std::move(backend)),
+        max_step_rows_(max_step_rows),
         model_(*backend_, types),
         cache_(backend_,
                {.n_layers = TinyDecoder::kLayers,
@@ -158,8 +159,47 @@ class TinySession {
   }
   PagedCache& cache() { return cache_; }
 
-  /// One step over several rows; the logits of every token, part by part, each [n, V].
+  /// One step over several rows, or as many as max_step_rows asks for; the logits of every token, part by part, each [n, V].
   std::vector<std::vector<float>> append(const std::vector<Part>& parts) {
+    if (max_step_rows_ == 0) return step(parts);
+    std::vector<std::vector<float>> logits(parts.size());
+    std::vector<Part> some;
+    std::vector<size_t> places;
+    int64_t n_rows = 0;
+    const auto flush = [&] {
+      const auto done = step(some);
+      for (size_t i = 0; i < done.size(); ++i) logits[places[i]].insert(logits[places[i]].end(), done[i].begin(), done[i].end());
+      some.clear();
+      places.clear();
+      n_rows = 0;
+    };
+    for (size_t i = 0; i < parts.size(); ++i)
+      for (size_t at = 0; at < parts[i].tokens.size();) {
+        const size_t n = std::min(parts[i].tokens.size() - at, static_cast<size_t>(max_step_rows_ - n_rows));
+        const auto from = parts[i].tokens.begin() + static_cast<ptrdiff_t>(at);
+        some.push_back({parts[i].row, Tokens(from, from + static_cast<ptrdiff_t>(n))});
+        places.push_back(i);
+        at += n;
+        n_rows += static_cast<int64_t>(n);
+        if (n_rows == max_step_rows_) flush();
+      }
+    if (n_rows > 0) flush();
+    return logits;
+  }
+  /// The same for one row, in chunks.
+  std::vector<float> append(int64_t row, const Tokens& tokens, int64_t chunk = 1 << 20) {
+    std::vector<float> logits;
+    for (size_t i = 0; i < tokens.size(); i += static_cast<size_t>(chunk)) {
+      const size_t n = std::min(static_cast<size_t>(chunk), tokens.size() - i);
+      const auto part =
+          append({{row, Tokens(tokens.begin() + static_cast<ptrdiff_t>(i), tokens.begin() + static_cast<ptrdiff_t>(i + n))}})[0];
+      logits.insert(logits.end(), part.begin(), part.end());
+    }
+    return logits;
+  }
+
+ private:
+  std::vector<std::vector<float>> step(const std::vector<Part>& parts) {
     std::vector<TokenId> tokens;
     std::vector<int32_t> positions;
     std::vector<SequenceSlice> slices;
@@ -183,20 +223,8 @@ class TinySession {
     }
     return logits;
   }
-  /// The same for one row, in chunks.
-  std::vector<float> append(int64_t row, const Tokens& tokens, int64_t chunk = 1 << 20) {
-    std::vector<float> logits;
-    for (size_t i = 0; i < tokens.size(); i += static_cast<size_t>(chunk)) {
-      const size_t n = std::min(static_cast<size_t>(chunk), tokens.size() - i);
-      const auto part =
-          append({{row, Tokens(tokens.begin() + static_cast<ptrdiff_t>(i), tokens.begin() + static_cast<ptrdiff_t>(i + n))}})[0];
-      logits.insert(logits.end(), part.begin(), part.end());
-    }
-    return logits;
-  }
-
- private:
   std::shared_ptr<Backend> backend_;
+  int64_t max_step_rows_;
   TinyDecoder model_;
   PagedCache cache_;
 };

@@ -4,6 +4,7 @@
 
 #include "backend/cuda/check.h"
 #include "backend/cuda/device/element.cuh"
+#include "backend/cuda/device/launch.cuh"
 #include "backend/cuda/device/reduce.cuh"
 #include "backend/cuda/operations.h"
 
@@ -15,8 +16,10 @@ struct Norms {
 };
 
 template <typename T>
-__global__ void append_kernel(float* q_out, const float* __restrict__ qkv, Norms norms, const float* __restrict__ angles, AppendShape s,
-                              DeviceStep step, KeyLayout cache) {
+__global__ void append_kernel(float* q_out, const float* qkv, Norms norms, const float* angles, AppendShape s, DeviceStep step,
+                              KeyLayout cache) {
+  let_successor_start();
+  wait_for_predecessor();
   extern __shared__ float head[];  // D values: rotation pairs elements of different lanes.
   const int64_t row = blockIdx.x;
   const int h = blockIdx.y, lane = threadIdx.x, n_all = s.n_heads + 2 * s.n_kv_heads;
@@ -67,12 +70,11 @@ void rotate_and_append(float* q, const float* qkv, const float* bias, const floa
   const size_t shared = static_cast<size_t>(shape.head_dim) * sizeof(float);
   const Norms norms{bias, q_norm, k_norm};
   if (cache.dtype == Dtype::kF32)
-    append_kernel<float><<<grid, 32, shared, stream>>>(q, qkv, norms, angles, shape, step, cache);
+    launch(append_kernel<float>, grid, 32, shared, stream, q, qkv, norms, angles, shape, step, cache);
   else if (cache.dtype == Dtype::kF16)
-    append_kernel<__half><<<grid, 32, shared, stream>>>(q, qkv, norms, angles, shape, step, cache);
+    launch(append_kernel<__half>, grid, 32, shared, stream, q, qkv, norms, angles, shape, step, cache);
   else
-    append_kernel<__nv_bfloat16><<<grid, 32, shared, stream>>>(q, qkv, norms, angles, shape, step, cache);
-  MINILLM_CUDA(cudaGetLastError());
+    launch(append_kernel<__nv_bfloat16>, grid, 32, shared, stream, q, qkv, norms, angles, shape, step, cache);
 }
 
 }  // namespace minillm::cuda

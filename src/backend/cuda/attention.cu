@@ -10,6 +10,7 @@
 
 #include "backend/cuda/check.h"
 #include "backend/cuda/device/element.cuh"
+#include "backend/cuda/device/launch.cuh"
 #include "backend/cuda/device/reduce.cuh"
 #include "backend/cuda/operations.h"
 
@@ -69,8 +70,9 @@ __device__ __forceinline__ float dot(const float (&q)[kPerLane], const T* k, int
 }
 
 template <typename T, int kPerLane>
-__global__ void flash_kernel(float* out, float* lse, const float* __restrict__ q, KeyLayout layout, AttentionRows rows,
-                             AttentionScalars a) {
+__global__ void flash_kernel(float* out, float* lse, const float* q, KeyLayout layout, AttentionRows rows, AttentionScalars a) {
+  let_successor_start();
+  wait_for_predecessor();
   const int64_t row = blockIdx.x;
   const int head = blockIdx.y, g = head / (a.n_heads / a.n_kv_heads), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const RowKeys keys = row_keys(rows, layout, a, row);
@@ -118,8 +120,7 @@ __global__ void flash_kernel(float* out, float* lse, const float* __restrict__ q
 
 /// scores[row, head, s], -inf where the row does not see s.
 template <typename T, int kPerLane>
-__global__ void score_kernel(float* scores, int64_t max_keys, const float* __restrict__ q, KeyLayout layout, AttentionRows rows,
-                             AttentionScalars a) {
+__global__ void score_kernel(float* scores, int64_t max_keys, const float* q, KeyLayout layout, AttentionRows rows, AttentionScalars a) {
   const int64_t row = blockIdx.x;
   const int head = blockIdx.y, g = head / (a.n_heads / a.n_kv_heads), warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const RowKeys keys = row_keys(rows, layout, a, row);
@@ -171,11 +172,11 @@ __global__ void weigh_kernel(float* out, float* lse, float* scores, int64_t max_
 }
 
 template <typename T, int kPerLane>
-void launch(float* out, float* lse, const float* q, const KeyLayout& layout, const AttentionRows& rows, const AttentionScalars& a,
-            float* scores, int64_t max_keys, cudaStream_t stream) {
+void launch_attention(float* out, float* lse, const float* q, const KeyLayout& layout, const AttentionRows& rows, const AttentionScalars& a,
+                      float* scores, int64_t max_keys, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(rows.n_rows), static_cast<unsigned>(a.n_heads));
   if (scores == nullptr) {
-    flash_kernel<T, kPerLane><<<grid, 32 * kWarps, 0, stream>>>(out, lse, q, layout, rows, a);
+    launch(flash_kernel<T, kPerLane>, grid, 32 * kWarps, 0, stream, out, lse, q, layout, rows, a);
   } else {
     score_kernel<T, kPerLane><<<grid, 32 * kWarps, 0, stream>>>(scores, max_keys, q, layout, rows, a);
     MINILLM_CUDA(cudaGetLastError());
@@ -188,13 +189,13 @@ template <typename T>
 void launch_for_width(float* out, float* lse, const float* q, const KeyLayout& layout, const AttentionRows& rows, const AttentionScalars& a,
                       float* scores, int64_t max_keys, cudaStream_t stream) {
   if (a.head_dim <= 64)
-    launch<T, 2>(out, lse, q, layout, rows, a, scores, max_keys, stream);
+    launch_attention<T, 2>(out, lse, q, layout, rows, a, scores, max_keys, stream);
   else if (a.head_dim <= 128)
-    launch<T, 4>(out, lse, q, layout, rows, a, scores, max_keys, stream);
+    launch_attention<T, 4>(out, lse, q, layout, rows, a, scores, max_keys, stream);
   else if (a.head_dim <= 256)
-    launch<T, 8>(out, lse, q, layout, rows, a, scores, max_keys, stream);
+    launch_attention<T, 8>(out, lse, q, layout, rows, a, scores, max_keys, stream);
   else if (a.head_dim <= 512)
-    launch<T, 16>(out, lse, q, layout, rows, a, scores, max_keys, stream);
+    launch_attention<T, 16>(out, lse, q, layout, rows, a, scores, max_keys, stream);
   else
     throw Error(ErrorCode::kUnsupported, "cuda: heads of ", a.head_dim, " elements; at most 512");
 }

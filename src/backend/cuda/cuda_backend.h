@@ -48,24 +48,60 @@ class CudaBackend : public Backend {
   void gather_rows(TensorView out, ConstTensorView x, std::span<const int32_t> rows) override;
   void softcap(TensorView x, float c) override;
 
+  void attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
+                       int64_t layer) override;
+  void attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps) override;
+  void feed_forward_input(TensorView gated, ConstTensorView x, const FeedForward& w) override;
+  void head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps, const PackedWeight& w,
+            float softcap_value) override;
+
+  bool prefers_whole_steps() const override { return true; }
+  void repeat(const StepKey& key, const std::function<void()>& work) override;
+  void choose_highest(ConstTensorView logits) override;
+  void chosen(std::span<TokenId> ids) override;
+
   int64_t default_block_size(int64_t) const override { return 128; }
   MachinePeaks measure_peaks() override;
 
  private:
   /// Device memory that is kept and grows when more is asked for.
   void* keep(Buffer& buffer, size_t bytes);
-  /// A short host array in device memory until `buffer` is used again.
-  const float* small_upload(Buffer& buffer, std::span<const float> values);
+  /// A short host array in device memory, for good: there are only a few of them.
+  const float* constants(std::span<const float> values);
+  void lay_out_step(int64_t page_tokens);
   const DeviceStep& step_on(const CudaKvStorage& kv);
   AttentionScalars scalars_of(const AttentionParams& params);
   void attend(TensorView out, ConstTensorView q, const KeyLayout& layout, const AttentionRows& rows, const AttentionParams& params,
               TensorView lse, int64_t max_keys);
 
+  void few_tokens(TensorView out, ConstTensorView x, const CudaWeight& w, ConstTensorView norm, float eps, Epilogue epilogue,
+                  bool gelu = false);
+  void plain_tokens(TensorView out, ConstTensorView x, const DeviceTensor& tensor);
+  void many_tokens(TensorView out, ConstTensorView x, const CudaWeight& weight);
+  /// Whether products with `w` take norms and epilogues along.
+  static bool fuses(const PackedWeight& w, int64_t n_rows);
+  cudaGraphExec_t capture(const std::function<void()>& work);
+  void forget_records();
+
+  struct Constants {
+    std::vector<float> host;
+    Buffer device;
+  };
+  struct Record {
+    StepKey key;
+    cudaGraphExec_t graph = nullptr;  ///< Null: seen once.
+  };
+  static constexpr size_t kMostRecords = 128;
+
   int index_;
   std::string description_;
   cudaStream_t stream_ = nullptr;
   std::shared_ptr<MemoryUse> memory_ = std::make_shared<MemoryUse>();  ///< Shared with the buffers, which may outlive the backend.
-  Buffer step_buffer_, rows_buffer_, frequencies_, alibi_, sinks_, narrow_, weights_;
+  int64_t n_allocations_ = 0;
+  Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, argmax_scratch_, chosen_;
+  std::vector<Constants> constants_;
+  std::vector<Record> records_;
+  int64_t n_chosen_ = 0;
   std::vector<int32_t> step_host_;
   DeviceStep step_;
   int64_t step_page_tokens_ = 0;  ///< Page size that step_'s block tables were laid out for; 0: not yet.

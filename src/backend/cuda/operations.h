@@ -12,14 +12,17 @@
 namespace minillm::cuda {
 
 /// One tensor of a weight, [rows, cols], rows beginning at `first_row` of the stack.
-/// Quantised: weight = scale[g] (code - zero) + offset[g], g = k / group; codes are nibbles (8 in a 32-bit word, lowest first) or bytes.
+/// Plain types are row-major, rows `stride` elements apart (a multiple of 8, zeros behind cols). Quantised:
+/// weight = scale[g] (code - zero) + offset[g], g = k / group; codes are nibbles or bytes, everything in the order of fragment.h.
 struct DeviceTensor {
   enum class Codes : uint8_t { kF32, kF16, kBF16, kNibbles, kBytes };
   Codes codes = Codes::kF32;
   int64_t first_row = 0, rows = 0, cols = 0;
+  int64_t stride = 0;  ///< Of plain types; of quantised ones cols rounded up to units of 128.
   const void* data = nullptr;
-  const float* scale = nullptr;   ///< [rows, cols / group]
-  const float* offset = nullptr;  ///< The same, or null.
+  const void* scale = nullptr;   ///< float16 where `half_scales`, else float32.
+  const void* offset = nullptr;  ///< The same, or null.
+  bool half_scales = false;
   int group = 32;
   float zero = 0.0f;
 };
@@ -69,14 +72,48 @@ void gated_activation(float* out, const float* gate_up, int64_t n_rows, int64_t 
 void gather_rows(float* out, const float* x, const int32_t* rows, int64_t n_rows, int64_t n, cudaStream_t stream);
 void softcap(float* x, int64_t n, float c, cudaStream_t stream);
 void rope_angles(float* angles, const int32_t* positions, const float* frequencies, int64_t n_rows, int64_t half, cudaStream_t stream);
-void convert(void* out, Dtype dtype, const float* x, int64_t n, cudaStream_t stream);
+/// out [n_rows, stride] = x [n_rows, n] in `dtype`, zeros behind n.
+void convert(void* out, Dtype dtype, const float* x, int64_t n_rows, int64_t n, int64_t stride, cudaStream_t stream);
+
+// lookups.cu
+void embed(float* out, const DeviceTensor& table, const TokenId* tokens, int64_t n_rows, float scale, cudaStream_t stream);
+/// Rows [begin, begin + n) of w as 16-bit or 32-bit floats, `stride` elements apart.
+void dequantise(void* out, Dtype dtype, const DeviceTensor& w, int64_t begin, int64_t n, cudaStream_t stream);
 
 // products.cu
-void embed(float* out, const DeviceTensor& table, const TokenId* tokens, int64_t n_rows, float scale, cudaStream_t stream);
-/// out[t, first_row + n] = x[t] . w[n] for up to 8 tokens; one order over k whatever their number.
-void few_token_product(float* out, int64_t out_stride, const float* x, const DeviceTensor& w, int64_t n_tokens, cudaStream_t stream);
-/// Rows [begin, begin + n) of w as 16-bit or 32-bit floats.
-void dequantise(void* out, Dtype dtype, const DeviceTensor& w, int64_t begin, int64_t n, cudaStream_t stream);
+/// out[t, first_row + n] = x[t] . w[n] for plain weights and up to 8 tokens, x rows `stride` apart; one order over k whatever their number.
+void plain_product(float* out, int64_t out_stride, const float* x, const DeviceTensor& w, int64_t n_tokens, cudaStream_t stream);
+
+// few_tokens.cu
+/// What becomes of a product's sums.
+enum class Epilogue : uint8_t {
+  kStore,  ///< out = sum
+  kAdd,    ///< out += sum
+  kGated,  ///< out[t, n] = activation(sum[n]) sum[n + rows / 2] for n < rows / 2
+};
+struct FewTokenProduct {
+  DeviceTensor w;               ///< kBF16 or quantised; kGated: rows a multiple of 32.
+  const float* x = nullptr;     ///< [n_tokens, cols]
+  const float* norm = nullptr;  ///< RMSNorm weight applied to x first, or null.
+  float eps = 0.0f;
+  int n_tokens = 0;  ///< 1 to kFewTokens.
+  float* out = nullptr;
+  int64_t out_stride = 0;
+  Epilogue epilogue = Epilogue::kStore;
+  bool gelu = false;             ///< kGated: GELU (tanh form), else SiLU.
+  void* split_inputs = nullptr;  ///< Scratch of split_input_bytes(); not used for one token.
+};
+constexpr int64_t kFewTokens = 64;
+bool takes_few_tokens(const DeviceTensor& w);
+size_t split_input_bytes(int64_t n_tokens, int64_t cols);
+/// A token's result is the same bit for bit whatever the tokens beside it.
+void few_token_product(const FewTokenProduct& p, cudaStream_t stream);
+
+// argmax.cu
+/// Scratch must hold zeros before the first call.
+size_t argmax_scratch_bytes();
+/// ids[t] = the index of row t's highest logit, the lowest of equals; -1 where one is NaN or +inf, or all are -inf.
+void argmax(int32_t* ids, const float* logits, int64_t n_rows, int64_t vocab, void* scratch, cudaStream_t stream);
 
 // append.cu
 struct AppendShape {

@@ -1,0 +1,228 @@
+// cuda_operations.cpp - the choice of a kernel for each operation.
+#include <algorithm>
+
+#include "backend/cuda/check.h"
+#include "backend/cuda/cuda_backend.h"
+#include "base/bytes.h"
+
+namespace minillm::cuda {
+namespace {
+
+constexpr size_t kDequantisedBytes = size_t{64} << 20;  ///< Of a weight at a time, for the dense product.
+
+const CudaWeight& own(const PackedWeight& w) {
+  const auto* weight = dynamic_cast<const CudaWeight*>(&w);
+  if (weight == nullptr) throw Error(ErrorCode::kInvalidArgument, "cuda: the weight was packed by another backend");
+  return *weight;
+}
+
+const CudaKvStorage& own(const KvStorage& kv) {
+  const auto* storage = dynamic_cast<const CudaKvStorage*>(&kv);
+  if (storage == nullptr) throw Error(ErrorCode::kInvalidArgument, "cuda: a key/value cache of another device");
+  return *storage;
+}
+
+const float* floats_or_null(ConstTensorView view) { return view ? view.f32() : nullptr; }
+
+}  // namespace
+
+void CudaBackend::embed(TensorView out, const PackedWeight& table, float scale) {
+  const CudaWeight& weight = own(table);
+  if (weight.tensors.size() != 1) throw Error(ErrorCode::kUnsupported, "cuda: an embedding of several tensors");
+  for (TokenId token : batch_.tokens)
+    if (token < 0 || token >= table.rows()) throw Error(ErrorCode::kInvalidArgument, "embed: token ", token, " of ", table.rows());
+  cuda::embed(out.f32(), weight.tensors[0], step_.tokens, out.dim(0), scale, stream_);
+}
+
+void CudaBackend::rope_angles(TensorView angles, std::span<const float> inverse_frequencies) {
+  const float* frequencies = constants(inverse_frequencies);
+  cuda::rope_angles(angles.f32(), step_.positions, frequencies, angles.dim(0), static_cast<int64_t>(inverse_frequencies.size()), stream_);
+}
+
+void CudaBackend::rms_norm(TensorView out, ConstTensorView x, ConstTensorView weight, float eps) {
+  cuda::rms_norm(out.f32(), x.f32(), weight.f32(), x.dim(0), x.dim(1), eps, stream_);
+}
+
+void CudaBackend::matmul(TensorView out, ConstTensorView x, const PackedWeight& w) {
+  if (out.dim(0) <= kFewTokens)
+    few_tokens(out, x, own(w), {}, 0.0f, Epilogue::kStore);
+  else
+    many_tokens(out, x, own(w));
+}
+
+/// norm may be empty; kAdd needs nothing of the weight, kGated is decided by the caller.
+void CudaBackend::few_tokens(TensorView out, ConstTensorView x, const CudaWeight& w, ConstTensorView norm, float eps, Epilogue epilogue,
+                             bool gelu) {
+  FewTokenProduct p;
+  p.x = x.f32();
+  p.norm = floats_or_null(norm);
+  p.eps = eps;
+  p.n_tokens = static_cast<int>(x.dim(0));
+  p.out = out.f32();
+  p.out_stride = out.dim(1);
+  p.epilogue = epilogue;
+  p.gelu = gelu;
+  if (p.n_tokens > 1) p.split_inputs = keep(split_inputs_, split_input_bytes(p.n_tokens, w.cols()));
+  for (const DeviceTensor& tensor : w.tensors) {
+    if (takes_few_tokens(tensor)) {
+      p.w = tensor;
+      few_token_product(p, stream_);
+    } else {
+      plain_tokens(out, x, tensor);
+    }
+  }
+}
+
+void CudaBackend::plain_tokens(TensorView out, ConstTensorView x, const DeviceTensor& tensor) {
+  const float* inputs = x.f32();
+  if (tensor.stride != tensor.cols) {
+    void* padded = keep(narrow_, static_cast<size_t>(x.dim(0) * tensor.stride) * sizeof(float));
+    convert(padded, Dtype::kF32, inputs, x.dim(0), tensor.cols, tensor.stride, stream_);
+    inputs = static_cast<const float*>(padded);
+  }
+  for (int64_t t = 0; t < x.dim(0); t += 8)
+    plain_product(out.f32() + t * out.dim(1), out.dim(1), inputs + t * tensor.stride, tensor, std::min<int64_t>(8, x.dim(0) - t), stream_);
+}
+
+void CudaBackend::many_tokens(TensorView out, ConstTensorView x, const CudaWeight& weight) {
+  const int64_t n_tokens = out.dim(0), k = weight.cols(), n = weight.rows(), stride = round_up(k, 8);
+  if (!dense_) dense_ = std::make_unique<DenseProduct>(allocate(DenseProduct::kWorkspaceBytes));
+  using Codes = DeviceTensor::Codes;
+  const void* inputs = nullptr;
+  std::optional<Dtype> inputs_as;
+  for (const DeviceTensor& tensor : weight.tensors) {
+    const Dtype as = tensor.codes == Codes::kF32 ? Dtype::kF32 : tensor.codes == Codes::kF16 ? Dtype::kF16 : Dtype::kBF16;
+    if (inputs_as != as) {
+      inputs = x.data;
+      if (as != Dtype::kF32 || stride != k) {
+        void* narrow = keep(narrow_, static_cast<size_t>(n_tokens * stride) * block_bytes(as));
+        convert(narrow, as, x.f32(), n_tokens, k, stride, stream_);
+        inputs = narrow;
+      }
+      inputs_as = as;
+    }
+    if (tensor.codes != Codes::kNibbles && tensor.codes != Codes::kBytes) {
+      dense_->run(out.f32() + tensor.first_row, n, inputs, tensor.data, as, n_tokens, tensor.rows, stride, stream_);
+      continue;
+    }
+    const int64_t chunk = std::clamp<int64_t>(static_cast<int64_t>(kDequantisedBytes) / (2 * stride), 1, tensor.rows);
+    void* plain = keep(weights_, static_cast<size_t>(chunk * stride) * sizeof(uint16_t));
+    for (int64_t row = 0; row < tensor.rows; row += chunk) {
+      const int64_t rows = std::min(chunk, tensor.rows - row);
+      dequantise(plain, as, tensor, row, rows, stream_);
+      dense_->run(out.f32() + tensor.first_row + row, n, inputs, plain, as, n_tokens, rows, stride, stream_);
+    }
+  }
+}
+
+bool CudaBackend::fuses(const PackedWeight& w, int64_t n_rows) {
+  return n_rows <= kFewTokens && std::ranges::all_of(own(w).tensors, takes_few_tokens);
+}
+
+void CudaBackend::attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
+                                  int64_t layer) {
+  if (!fuses(*w.qkv, x.dim(0))) return Backend::attention_input(q, x, w, angles, kv, layer);
+  const TensorView qkv = scratch(1, x.dim(0), w.qkv->rows());
+  few_tokens(qkv, x, own(*w.qkv), w.norm, w.norm_eps, Epilogue::kStore);
+  rotate_and_append(q, qkv, w, angles, kv, layer);
+}
+
+void CudaBackend::attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps) {
+  if (post_norm || !fuses(w, x.dim(0))) return Backend::attention_output(x, attended, w, post_norm, eps);
+  few_tokens(x, attended, own(w), {}, 0.0f, Epilogue::kAdd);
+}
+
+void CudaBackend::feed_forward_input(TensorView gated, ConstTensorView x, const FeedForward& w) {
+  if (!fuses(*w.gate_up, x.dim(0))) return Backend::feed_forward_input(gated, x, w);
+  const bool gelu = w.activation == Activation::kGeluTanh;
+  // Gate and up of one type are one tensor, whose halves a block multiplies together.
+  if (own(*w.gate_up).tensors.size() == 1 && w.gate_up->rows() % 32 == 0 && x.dim(0) <= kFewTokens / 2)
+    return few_tokens(gated, x, own(*w.gate_up), w.norm, w.norm_eps, Epilogue::kGated, gelu);
+  const TensorView gate_up = scratch(1, x.dim(0), w.gate_up->rows());
+  few_tokens(gate_up, x, own(*w.gate_up), w.norm, w.norm_eps, Epilogue::kStore);
+  gated_activation(gated, gate_up, w.activation);
+}
+
+void CudaBackend::head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps,
+                       const PackedWeight& w, float softcap_value) {
+  if (!are_all_rows(rows, x.dim(0)) || !fuses(w, x.dim(0))) return Backend::head(logits, x, rows, norm, eps, w, softcap_value);
+  few_tokens(logits, x, own(w), norm, eps, Epilogue::kStore);
+  if (softcap_value != 0.0f) softcap(logits, softcap_value);
+}
+
+void CudaBackend::rotate_and_append(TensorView q, ConstTensorView qkv, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
+                                    int64_t layer) {
+  const CudaKvStorage& storage = own(kv);
+  const AppendShape shape{static_cast<int>(w.n_heads),
+                          static_cast<int>(w.n_kv_heads),
+                          static_cast<int>(w.head_dim),
+                          static_cast<int>(w.rope_dim),
+                          w.rope_layout,
+                          w.norm_eps};
+  cuda::rotate_and_append(q.f32(), qkv.f32(), floats_or_null(w.bias), floats_or_null(w.q_norm), floats_or_null(w.k_norm), angles.f32(),
+                          shape, step_on(storage), storage.layout(layer), stream_);
+}
+
+AttentionScalars CudaBackend::scalars_of(const AttentionParams& p) {
+  return {static_cast<int>(p.n_heads),
+          static_cast<int>(p.n_kv_heads),
+          static_cast<int>(p.head_dim),
+          p.scale,
+          p.softcap,
+          p.causal,
+          p.window,
+          constants(p.alibi_slopes),
+          constants(p.sinks)};
+}
+
+void CudaBackend::attend(TensorView out, ConstTensorView q, const KeyLayout& layout, const AttentionRows& rows,
+                         const AttentionParams& params, TensorView lse, int64_t max_keys) {
+  const AttentionScalars scalars = scalars_of(params);
+  float* lse_data = lse ? lse.f32() : nullptr;
+  if (params.flash) {
+    flash_attention(out.f32(), lse_data, q.f32(), layout, rows, scalars, stream_);
+    return;
+  }
+  const Buffer scores = allocate(static_cast<size_t>(rows.n_rows * params.n_heads * std::max<int64_t>(max_keys, 1)) * sizeof(float));
+  standard_attention(out.f32(), lse_data, q.f32(), layout, rows, scalars, static_cast<float*>(scores.data()), max_keys, stream_);
+}
+
+void CudaBackend::attention(TensorView out, ConstTensorView q, const KvStorage& kv, int64_t layer, const AttentionParams& params,
+                            TensorView lse) {
+  const CudaKvStorage& storage = own(kv);
+  int64_t max_keys = 0;
+  for (const SequenceSlice& sequence : batch_.sequences) max_keys = std::max(max_keys, sequence.n_cached + sequence.n_rows);
+  attend(out, q, storage.layout(layer), {step_on(storage), step_.n_rows, 0, 0}, params, lse, max_keys);
+}
+
+void CudaBackend::dense_attention(TensorView out, ConstTensorView q, ConstTensorView k, ConstTensorView v, const AttentionParams& params,
+                                  TensorView lse) {
+  const int64_t n_keys = k.dim(1), width = params.n_kv_heads * params.head_dim;
+  const KeyLayout layout{k.data, v.data, k.dtype, 0, 0, width, params.head_dim, n_keys * width};
+  attend(out, q, layout, {{}, q.dim(0) * q.dim(1), q.dim(1), n_keys}, params, lse, n_keys);
+}
+
+void CudaBackend::add(TensorView x, ConstTensorView y) { cuda::add(x.f32(), y.f32(), x.n_elements(), stream_); }
+
+void CudaBackend::gated_activation(TensorView out, ConstTensorView gate_up, Activation activation) {
+  cuda::gated_activation(out.f32(), gate_up.f32(), out.dim(0), out.dim(1), activation, stream_);
+}
+
+void CudaBackend::gather_rows(TensorView out, ConstTensorView x, std::span<const int32_t> rows) {
+  if (rows.empty()) return;
+  auto* device_rows = static_cast<int32_t*>(keep(rows_buffer_, rows.size_bytes()));
+  MINILLM_CUDA(cudaMemcpyAsync(device_rows, rows.data(), rows.size_bytes(), cudaMemcpyHostToDevice, stream_));
+  cuda::gather_rows(out.f32(), x.f32(), device_rows, static_cast<int64_t>(rows.size()), x.dim(1), stream_);
+}
+
+void CudaBackend::softcap(TensorView x, float c) { cuda::softcap(x.f32(), x.n_elements(), c, stream_); }
+
+void CudaBackend::choose_highest(ConstTensorView logits) {
+  n_chosen_ = logits.dim(0);
+  auto* ids = static_cast<int32_t*>(keep(chosen_, static_cast<size_t>(std::max(n_chosen_, kFewTokens)) * sizeof(int32_t)));
+  argmax(ids, logits.f32(), n_chosen_, logits.dim(1), argmax_scratch_.data(), stream_);
+}
+
+void CudaBackend::chosen(std::span<TokenId> ids) { download(ids.data(), chosen_.data(), ids.size_bytes()); }
+
+}  // namespace minillm::cuda

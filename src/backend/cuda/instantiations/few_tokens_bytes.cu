@@ -1,0 +1,8 @@
+// few_tokens_bytes.cu - the few-token product of one storage format.
+#include "backend/cuda/few_tokens_launch.cuh"
+
+namespace minillm::cuda {
+
+template void few_token_product_in<Format::kBytes>(const FewTokenProduct&, cudaStream_t);
+
+}  // namespace minillm::cuda

@@ -1,0 +1,47 @@
+// records.cpp - decode steps as CUDA graphs: the first time a step is only run, which takes every buffer it needs; the second time
+// it is recorded; from then on one launch replays it. What changes from step to step lies in device memory, at fixed addresses.
+#include <algorithm>
+
+#include "backend/cuda/check.h"
+#include "backend/cuda/cuda_backend.h"
+
+namespace minillm::cuda {
+
+void CudaBackend::forget_records() {
+  for (Record& record : records_)
+    if (record.graph != nullptr) (void)cudaGraphExecDestroy(record.graph);
+  records_.clear();
+}
+
+void CudaBackend::repeat(const StepKey& key, const std::function<void()>& work) {
+  if (key.n_rows > kFewTokens || !key.flash) return work();
+  auto record = std::ranges::find(records_, key, &Record::key);
+  if (record == records_.end()) {
+    work();
+    if (records_.size() >= kMostRecords) forget_records();
+    records_.push_back({key, nullptr});
+    return;
+  }
+  if (record->graph == nullptr) record->graph = capture(work);
+  MINILLM_CUDA(cudaGraphLaunch(record->graph, stream_));
+}
+
+cudaGraphExec_t CudaBackend::capture(const std::function<void()>& work) {
+  cudaGraph_t graph = nullptr;
+  MINILLM_CUDA(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal));
+  try {
+    work();
+  } catch (...) {
+    (void)cudaStreamEndCapture(stream_, &graph);
+    if (graph != nullptr) (void)cudaGraphDestroy(graph);
+    throw;
+  }
+  MINILLM_CUDA(cudaStreamEndCapture(stream_, &graph));
+  cudaGraphExec_t exec = nullptr;
+  const cudaError_t status = cudaGraphInstantiate(&exec, graph, 0);
+  (void)cudaGraphDestroy(graph);
+  check(status, "cudaGraphInstantiate");
+  return exec;
+}
+
+}  // namespace minillm::cuda
