@@ -51,12 +51,14 @@ void bind_files(nb::module_& m) {
       .def_ro("path", &FileInfo::path)
       .def_ro("format", &FileInfo::format)
       .def_ro("config", &FileInfo::config)
-      .def_prop_ro("metadata",
-                   [](const FileInfo& self) {
-                     nb::dict metadata;
-                     for (const auto& [key, value] : self.metadata) metadata[key.c_str()] = value;
-                     return metadata;
-                   })
+      .def_prop_ro(
+          "metadata",
+          [](const FileInfo& self) {
+            nb::dict metadata;
+            for (const auto& [key, value] : self.metadata) metadata[key.c_str()] = value;
+            return metadata;
+          },
+          nb::for_getter(nb::sig("def metadata(self) -> dict[str, str]")))
       .def_ro("tensors", &FileInfo::tensors)
       .def_ro("tensor_bytes", &FileInfo::tensor_bytes)
       .def(

@@ -10,9 +10,9 @@ const char* const kGenerationArguments =
 
 GenerationOptions generation_options(const nb::kwargs& arguments) {
   GenerationOptions options;
-  for (const auto& [key, value] : arguments) {
-    const auto name = nb::cast<std::string>(key);
-    const auto take = [&name, &value](const char* field, auto& member) {
+  for (const auto& argument : arguments) {
+    const auto name = nb::cast<std::string>(argument.first);
+    const auto take = [&name, value = argument.second](const char* field, auto& member) {
       if (name != field) return false;
       member = nb::cast<std::remove_reference_t<decltype(member)>>(value);
       return true;
@@ -121,7 +121,7 @@ void bind_results(nb::module_& m) {
 
 void bind_generator(nb::module_& m) {
   static const std::string generate_signature =
-      std::string("def generate(self, prompt_ids: typing.Any, *, ") + kGenerationArguments + ") -> list";
+      std::string("def generate(self, prompt_ids: typing.Any, *, ") + kGenerationArguments + ") -> list[typing.Any]";
   static const std::string batch_signature =
       std::string(
           "def generate_batch(self, prompts: typing.Any, *, callback: collections.abc.Callable[[int, StepEvent], bool] | None = None, ") +

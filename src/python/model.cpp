@@ -19,7 +19,8 @@ LoadOptions load_options(const std::string& device, int n_threads, nb::handle dt
 void init_model(PyModel* self, const ModelConfig& config, const std::string& device, int n_threads, nb::handle dtype, nb::handle kv_dtype,
                 int64_t context_length, int64_t flash_block_size, uint64_t seed) {
   const LoadOptions options = load_options(device, n_threads, dtype, kv_dtype, context_length, flash_block_size, seed);
-  const ModelConfig copy = config;
+  // Python may change the config once the GIL is free.
+  const ModelConfig copy = config;  // NOLINT(performance-unnecessary-copy-initialization)
   const nb::gil_scoped_release release;
   new (self) PyModel{MiniLLM(copy, options)};
 }
