@@ -49,6 +49,7 @@ LIBRARIES = {
     r"curl/": {"io"},
     r"nlohmann/": {"io", "text", "model", "cli", "server"},
     r"CLI/": {"cli"},
+    r"histedit": {"cli"},
     r"pcre2": {"text"},
     r"utf8proc": {"text"},
     r"\w*intrin\.h": {"backend/cpu", "base"},

@@ -8,11 +8,12 @@ packages_build='
 g++                   compiler (C++20)
 cmake                 build description
 ninja-build           runs the build
-pkg-config            finds PCRE2 and utf8proc
+pkg-config            finds PCRE2, utf8proc, libedit
 nlohmann-json3-dev    JSON
 libcli11-dev          command line
 libpcre2-dev          patterns that tokenizers split text with
 libutf8proc-dev       Unicode normalisation and classes
+libedit-dev           line editing in minillm chat
 libcurl4-openssl-dev  downloads from the Hugging Face hub
 ca-certificates       lets downloads check who they talk to
 python3               runs pip, unpacks wheels

@@ -27,6 +27,12 @@ struct Generation {
   std::string error;
 };
 
+/// Keys and values of one sequence, and the tokens that they belong to: what a conversation keeps between its turns.
+struct CachedText {
+  KVCache cache;  ///< Of one row.
+  std::vector<TokenId> tokens = {};
+};
+
 class TextGenerator {
  public:
   /// Called for each event of generation; return false to cancel that row.
@@ -43,6 +49,12 @@ class TextGenerator {
   /// Each prompt on its own, computed together; rows finish at different times. Row i uses seed + i.
   std::vector<Generation> generate_batch(const std::vector<std::vector<TokenId>>& prompts, const GenerationOptions& options = {},
                                          const Callback& callback = {});
+  /// Continues `prompt_ids`, computing only what `text` does not hold yet: it keeps the tokens that it and the prompt begin with,
+  /// drops the others, and afterwards holds all but the last one of the result. Same tokens as generate(). The callback is also
+  /// called with an empty event before each chunk of the prompt. After an exception `text` is shorter, never wrong.
+  /// Errors as Engine::submit; Error{kInvalidArgument} unless the cache fits the model, has one row and text.tokens.size() tokens.
+  Generation generate_cached(CachedText& text, const std::vector<TokenId>& prompt_ids, const GenerationOptions& options = {},
+                             const Callback& callback = {});
   Timings timings() const;  ///< Of the last call.
 
  private:

@@ -4,6 +4,7 @@
 #include <exception>
 #include <memory>
 
+#include "chat_session.h"
 #include "commands.h"
 #include "json_text.h"
 #include "minillm/chat.h"
@@ -31,16 +32,6 @@ std::vector<std::string> lines_of(const std::string& text) {
     at = end + 1;
   }
   return lines;
-}
-
-std::vector<TokenId> encode_prompt(const std::string& prompt, const Tokenizer& tokenizer, const ChatTemplate* chat) {
-  if (chat == nullptr) return tokenizer.encode(prompt);
-  const auto piece_of = [&](std::optional<TokenId> id) { return id ? tokenizer.piece(*id) : std::string(); };
-  const std::string bos = piece_of(tokenizer.bos());
-  const std::string text = chat->render({{"user", prompt}}, {.bos_token = bos, .eos_token = piece_of(tokenizer.eos())});
-  // Templates that write the begin token themselves must not get a second one.
-  const bool has_bos = !bos.empty() && text.compare(0, bos.size(), bos) == 0;
-  return tokenizer.encode(text, {.add_special_tokens = !has_bos, .parse_special_tokens = true});
 }
 
 /// Writes each piece of text as it comes. An exception must not pass through the engine: it waits here.
@@ -118,7 +109,7 @@ int run_generate(const GenerateFlags& flags, int n_sources) {
   if (flags.chat && tokenizer.chat_template().empty()) throw Error(ErrorCode::kNotFound, path, ": the model has no chat template");
   const std::unique_ptr<ChatTemplate> chat = flags.chat ? std::make_unique<ChatTemplate>(tokenizer.chat_template()) : nullptr;
   std::vector<std::vector<TokenId>> prompts;
-  for (const std::string& text : texts) prompts.push_back(encode_prompt(text, tokenizer, chat.get()));
+  for (const std::string& text : texts) prompts.push_back(chat ? encode_chat(tokenizer, *chat, {{"user", text}}) : tokenizer.encode(text));
 
   MiniLLM model = MiniLLM::load(path, load_options(flags.model));
   TextGenerator generator(model, {.use_flash_attention = !flags.model.no_flash_attention,
@@ -130,26 +121,6 @@ int run_generate(const GenerateFlags& flags, int n_sources) {
       generator.generate_batch(prompts, flags.options, [&](int64_t row, const StepEvent& event) { return streamer(row, event); });
   streamer.finish();
   return report(flags, prompts, rows, generator.timings());
-}
-
-void add_sampling_flags(CLI::App& app, GenerationOptions& options) {
-  app.add_option("-n,--max-new-tokens", options.max_new_tokens, "most tokens to generate")
-      ->check(CLI::Range(int64_t{0}, int64_t{1} << 31))
-      ->capture_default_str();
-  app.add_option("--temperature", options.temperature, "0 always takes the most likely token; higher is more varied")
-      ->check(CLI::Range(0.0, 100.0))
-      ->capture_default_str();
-  app.add_option("--top-k", options.top_k, "sample from the K most likely; 0 is off")->check(CLI::Range(int64_t{0}, int64_t{1} << 31));
-  app.add_option("--top-p", options.top_p, "sample from the smallest set of this probability")->check(CLI::Range(1e-6, 1.0));
-  app.add_option("--min-p", options.min_p, "leave out what is less likely than this share of the most likely")
-      ->check(CLI::Range(0.0, 0.999999));
-  app.add_option("--repetition-penalty", options.repetition_penalty, "above 1 makes seen tokens less likely")->check(CLI::Range(1e-3, 1e3));
-  app.add_option("--presence-penalty", options.presence_penalty, "subtracted once from generated tokens")->check(CLI::Range(-2.0, 2.0));
-  app.add_option("--frequency-penalty", options.frequency_penalty, "subtracted each time a token was generated")
-      ->check(CLI::Range(-2.0, 2.0));
-  app.add_option("--seed", options.seed, "same seed, same text")->capture_default_str();
-  app.add_option("--stop", options.stop, "end before this text; may be given several times")->allow_extra_args(false);
-  app.add_flag("--ignore-eos", options.ignore_eos, "do not end where the model would");
 }
 
 }  // namespace

@@ -13,6 +13,7 @@ using Run = std::function<int()>;
 
 Run add_analyze(CLI::App& app);
 Run add_bench(CLI::App& app);
+Run add_chat(CLI::App& app);
 Run add_generate(CLI::App& app);
 Run add_inspect(CLI::App& app);
 Run add_pull(CLI::App& app);

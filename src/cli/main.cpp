@@ -19,6 +19,7 @@ struct Subcommand {
 
 constexpr Subcommand kSubcommands[] = {
     {"generate", "continue a text, or answer a question (--chat)", add_generate},
+    {"chat", "talk with a model; what has been said stays computed", add_chat},
     {"score", "how likely the model finds a text, token by token", add_score},
     {"tokenize", "a text's token ids, or the text of ids", add_tokenize},
     {"inspect", "what is in a model file, and the memory it needs", add_inspect},

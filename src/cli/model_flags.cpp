@@ -73,6 +73,26 @@ void add_attention_flags(CLI::App& app, ModelFlags& flags) {
       ->check(checked_by(check_block_size, "N"));
 }
 
+void add_sampling_flags(CLI::App& app, GenerationOptions& options) {
+  app.add_option("-n,--max-new-tokens", options.max_new_tokens, "most tokens to generate")
+      ->check(CLI::Range(int64_t{0}, int64_t{1} << 31))
+      ->capture_default_str();
+  app.add_option("--temperature", options.temperature, "0 always takes the most likely token; higher is more varied")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  app.add_option("--top-k", options.top_k, "sample from the K most likely; 0 is off")->check(CLI::Range(int64_t{0}, int64_t{1} << 31));
+  app.add_option("--top-p", options.top_p, "sample from the smallest set of this probability")->check(CLI::Range(1e-6, 1.0));
+  app.add_option("--min-p", options.min_p, "leave out what is less likely than this share of the most likely")
+      ->check(CLI::Range(0.0, 0.999999));
+  app.add_option("--repetition-penalty", options.repetition_penalty, "above 1 makes seen tokens less likely")->check(CLI::Range(1e-3, 1e3));
+  app.add_option("--presence-penalty", options.presence_penalty, "subtracted once from generated tokens")->check(CLI::Range(-2.0, 2.0));
+  app.add_option("--frequency-penalty", options.frequency_penalty, "subtracted each time a token was generated")
+      ->check(CLI::Range(-2.0, 2.0));
+  app.add_option("--seed", options.seed, "same seed, same text")->capture_default_str();
+  app.add_option("--stop", options.stop, "end before this text; may be given several times")->allow_extra_args(false);
+  app.add_flag("--ignore-eos", options.ignore_eos, "do not end where the model would");
+}
+
 LoadOptions load_options(const ModelFlags& flags) {
   LoadOptions options;
   options.device = parse_device(flags.device);

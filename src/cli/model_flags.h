@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "minillm/engine.h"
 #include "minillm/model.h"
 #include "minillm/types.h"
 
@@ -26,6 +27,9 @@ void add_model_flag(CLI::App& app, ModelFlags& flags);
 void add_device_flags(CLI::App& app, ModelFlags& flags);
 /// --no-flash-attention --flash-block-size.
 void add_attention_flags(CLI::App& app, ModelFlags& flags);
+
+/// -n --temperature --top-k ... --seed --stop --ignore-eos.
+void add_sampling_flags(CLI::App& app, GenerationOptions& options);
 
 LoadOptions load_options(const ModelFlags& flags);
 

@@ -17,12 +17,13 @@
 namespace minillm::cli {
 namespace {
 
-std::atomic<bool> interrupt_seen{false};
+std::atomic<bool> interrupt_seen{false}, termination_seen{false};
 std::atomic<time_t> first_interrupt{0};
 static_assert(std::atomic<bool>::is_always_lock_free && std::atomic<time_t>::is_always_lock_free, "a signal handler may touch them");
 
 /// The first asks to stop; one that comes a second or more later means it. (Some senders signal both us and our group at once.)
-extern "C" void on_interrupt(int) {
+extern "C" void on_interrupt(int signal) {
+  if (signal == SIGTERM) termination_seen.store(true);
   timespec now{};
   ::clock_gettime(CLOCK_MONOTONIC, &now);
   if (!interrupt_seen.exchange(true))
@@ -64,6 +65,10 @@ void watch_for_interrupts() {
 }
 
 bool interrupted() noexcept { return interrupt_seen.load(); }
+bool terminated() noexcept { return termination_seen.load(); }
+void clear_interrupt() noexcept {
+  if (!terminated()) interrupt_seen.store(false);
+}
 
 std::string readable_size(uint64_t bytes) {
   std::array<char, 32> text{};

@@ -30,6 +30,10 @@ bool stderr_is_lively();
 /// From now on the first Ctrl-C (or SIGTERM) sets a flag that interrupted() reads; a later one ends the program.
 void watch_for_interrupts();
 bool interrupted() noexcept;
+/// True if it was SIGTERM: not "stop what you do", but "end".
+bool terminated() noexcept;
+/// The interrupt has been dealt with: the next Ctrl-C is a first one again. SIGTERM stays.
+void clear_interrupt() noexcept;
 
 /// Progress on stderr: a line that rewrites itself on a terminal, otherwise a line for each tenth.
 class Progress {

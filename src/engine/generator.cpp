@@ -4,17 +4,10 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "engine/generator_impl.h"
 #include "minillm/pull.h"
 
 namespace minillm {
-
-struct TextGenerator::Impl {
-  MiniLLM* model = nullptr;
-  TextGeneratorOptions options;
-  Timings timings;
-  std::unique_ptr<MiniLLM> own_model;  ///< The default model, where none was given.
-  std::unique_ptr<Tokenizer> own_tokenizer;
-};
 
 TextGenerator::TextGenerator(MiniLLM& model, const TextGeneratorOptions& options) : impl_(std::make_unique<Impl>()) {
   impl_->model = &model;

@@ -33,16 +33,16 @@ enum class Reader : uint8_t {
   kIsGone,      ///< Closed before the program starts.
 };
 
-/// Runs `minillm` with `arguments`; `out_path` takes standard output where it is given ("/dev/full").
+/// Runs `minillm` with `arguments`; `out_path` takes standard output where it is given ("/dev/full"), `in_path` gives standard input.
 inline ProgramResult run_minillm(const std::vector<std::string>& arguments, Reader reader = Reader::kReadsAll,
-                                 const std::string& out_path = "") {
+                                 const std::string& out_path = "", const std::string& in_path = "/dev/null") {
   const TempFolder folder;
   const std::string err_path = folder.write("err", "");
   std::array<int, 2> pipe{};
   if (::pipe2(pipe.data(), O_CLOEXEC) != 0) throw std::runtime_error("pipe");
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&actions, 0, in_path.c_str(), O_RDONLY, 0);
   if (out_path.empty())
     posix_spawn_file_actions_adddup2(&actions, pipe[1], 1);
   else
@@ -78,7 +78,7 @@ inline ProgramResult run_minillm(const std::vector<std::string>& arguments, Read
 }
 
 /// A llama of random weights whose 96 tokens are the printable characters of ASCII and "<end>". It babbles.
-inline std::string write_babbler(const TempFolder& folder) {
+inline TinyModel babbler() {
   TinyModel model = tiny_model("llama");
   std::vector<std::string> tokens;
   std::vector<int32_t> types;
@@ -95,7 +95,9 @@ inline std::string write_babbler(const TempFolder& folder) {
   model.keys.set("tokenizer.ggml.merges", std::vector<std::string>{});
   model.keys.set("tokenizer.ggml.eos_token_id", uint32_t{95});
   model.keys.set("tokenizer.chat_template", std::string("{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}:"));
-  return folder.write("babbler.gguf", model.writer().image().bytes);
+  return model;
 }
+
+inline std::string write_babbler(const TempFolder& folder) { return folder.write("babbler.gguf", babbler().writer().image().bytes); }
 
 }  // namespace minillm::test
