@@ -55,6 +55,8 @@ class KVCache {
   int64_t get_max_length(int64_t layer) const;
   /// The largest of all layers.
   int64_t get_max_length() const noexcept;
+  /// Tokens that a row may hold, whatever its layers show: max_length; -1 without a bound.
+  int64_t capacity() const noexcept;
   /// (length of the keys that a query of `query_length` tokens meets in what update() returns, position of the first of them).
   std::pair<int64_t, int64_t> get_mask_sizes(int64_t query_length, int64_t layer = 0) const;
   /// n >= 0: every row keeps its first n tokens (no-op where shorter). n < 0: every row loses its -n newest.

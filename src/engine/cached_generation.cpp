@@ -129,7 +129,7 @@ class CachedRun {
   }
 
   int64_t capacity() const {
-    const int64_t own = text_.cache.get_max_length(), context = model_.config().context_length;
+    const int64_t own = text_.cache.capacity(), context = model_.config().context_length;
     return own >= 0 ? std::min(own, context) : context;
   }
 

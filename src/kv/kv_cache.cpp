@@ -204,6 +204,8 @@ std::vector<int64_t> KVCache::lengths() const {
   return lengths;
 }
 
+int64_t KVCache::capacity() const noexcept { return impl_->max_length > 0 ? impl_->max_length : -1; }
+
 int64_t KVCache::get_max_length() const noexcept {
   int64_t longest = -1;
   for (const LayerView& view : impl_->views) longest = std::max(longest, view.get_max_length());

@@ -63,7 +63,7 @@ void check_cache(const KVCache& cache, const MiniLLM::Impl& model, int64_t batch
 }
 
 void check_capacity(const PagedCache& cache, const KVCache* kv_cache, const Input& input, int64_t context) {
-  const int64_t own = kv_cache != nullptr ? kv_cache->get_max_length() : -1;
+  const int64_t own = kv_cache != nullptr ? kv_cache->capacity() : -1;
   const int64_t limit = own >= 0 ? std::min(own, context) : context;
   for (int64_t row = 0; row < input.batch(); ++row)
     if (cache.length(row) + input.length(row) > limit)
