@@ -20,6 +20,9 @@ struct AnalysisPlan {
 /// {"read_gb_s", "float_gflop_s", "quantised_gflop_s"}, measured now.
 Json limits_json(const MachinePeaks& peaks);
 
+/// Limits are measured before and after a section: the larger is what the machine reached.
+MachinePeaks larger(const MachinePeaks& a, const MachinePeaks& b);
+
 /// Peak bytes that attention allocates beyond its inputs and output: batch 2, 8 heads of 64, block 128, two threads.
 Json analyze_attention_memory(const AnalysisPlan& plan);
 /// Flash and standard attention by turns, one causal sequence with the model's heads.

@@ -45,17 +45,28 @@ int64_t runs_for(double gflop, double peak_gflop_s) {
   return std::clamp(static_cast<int64_t>(0.02 * peak_gflop_s / std::max(gflop, 1e-9)), int64_t{1}, int64_t{200});
 }
 
-/// How good the best of the advised blocks is beside the best of all, at the worst of the lengths.
-Json advice_json(const char* range, int64_t low_block, int64_t high_block, const std::map<int64_t, std::map<int64_t, double>>& rates,
-                 bool short_ones) {
+/// By tokens and block.
+using BlockRates = std::map<int64_t, std::map<int64_t, double>>;
+/// A block's rate beside the best of the same round: the median of the rounds, which a change of the machine's clock leaves as it is.
+using BlockShares = BlockRates;
+
+/// Over all lengths: the geometric mean.
+double overall(const BlockShares& shares, int64_t block) {
+  double log_sum = 0;
+  for (const auto& [tokens, by_block] : shares) log_sum += std::log(by_block.at(block));
+  return std::exp(log_sum / static_cast<double>(shares.size()));
+}
+
+/// How good the best of the advised blocks is, at the worst of the lengths.
+Json advice_json(const char* range, int64_t low_block, int64_t high_block, const BlockShares& shares, bool short_ones) {
   double worst = 1;
   bool seen = false;
-  for (const auto& [tokens, by_block] : rates) {
+  for (const auto& [tokens, by_block] : shares) {
     if ((tokens < 256) != short_ones) continue;
     double best = 0, advised = 0;
-    for (const auto& [block, rate] : by_block) {
-      best = std::max(best, rate);
-      if (block >= low_block && block <= high_block) advised = std::max(advised, rate);
+    for (const auto& [block, share] : by_block) {
+      best = std::max(best, share);
+      if (block >= low_block && block <= high_block) advised = std::max(advised, share);
     }
     worst = std::min(worst, share_of(advised, best));
     seen = true;
@@ -69,6 +80,12 @@ Json advice_json(const char* range, int64_t low_block, int64_t high_block, const
 
 Json limits_json(const MachinePeaks& peaks) {
   return {{"read_gb_s", peaks.read_gb_s}, {"float_gflop_s", peaks.float_gflop_s}, {"quantised_gflop_s", peaks.quantised_gflop_s}};
+}
+
+MachinePeaks larger(const MachinePeaks& a, const MachinePeaks& b) {
+  return {.read_gb_s = std::max(a.read_gb_s, b.read_gb_s),
+          .float_gflop_s = std::max(a.float_gflop_s, b.float_gflop_s),
+          .quantised_gflop_s = std::max(a.quantised_gflop_s, b.quantised_gflop_s)};
 }
 
 Json analyze_attention_memory(const AnalysisPlan& plan) {
@@ -88,21 +105,20 @@ Json analyze_attention_memory(const AnalysisPlan& plan) {
 
 Json analyze_attention_speed(const AnalysisPlan& plan, MiniLLM& model) {
   const ModelConfig& c = model.config();
-  const MachinePeaks peaks = model.measure_peaks();
+  const MachinePeaks before = model.measure_peaks();
   Json json{{"batch", 1},
             {"heads", c.n_heads},
             {"kv_heads", c.n_kv_heads},
             {"head_dim", c.head_dim},
             {"block", model.flash_block_size()},
             {"threads", plan.threads},
-            {"limits", limits_json(peaks)},
             {"rows", Json::array()}};
   for (int64_t tokens = 64; tokens <= std::min(plan.max_tokens, kLongestStandard); tokens *= 2) {
     const Inputs in = inputs(1, tokens, c.n_heads, c.n_kv_heads, c.head_dim);
     const AttentionOptions options{.block_size = model.flash_block_size(),
                                    .device = model.device(),
                                    .n_threads = plan.threads,
-                                   .timed_runs = runs_for(in.gflop, peaks.float_gflop_s)};
+                                   .timed_runs = runs_for(in.gflop, before.float_gflop_s)};
     std::vector<double> flash, standard, ratios;
     for (int64_t round = 0; round < plan.repeats; ++round) {
       check_interrupt();
@@ -116,61 +132,57 @@ Json analyze_attention_speed(const AnalysisPlan& plan, MiniLLM& model) {
                             {"standard_seconds", median(standard)},
                             {"flash_gflop_s", flash_rate},
                             {"standard_gflop_s", standard_rate},
-                            {"ratio", median(ratios)},
-                            {"of_peak", share_of(flash_rate, peaks.float_gflop_s)}});
+                            {"ratio", median(ratios)}});
   }
+  const MachinePeaks peaks = larger(before, model.measure_peaks());
+  json["limits"] = limits_json(peaks);
+  for (Json& row : json["rows"]) row["of_peak"] = share_of(row["flash_gflop_s"].get<double>(), peaks.float_gflop_s);
   return json;
 }
 
 Json analyze_block_sizes(const AnalysisPlan& plan, MiniLLM& model) {
   const ModelConfig& c = model.config();
-  const MachinePeaks peaks = model.measure_peaks();
-  Json json{{"heads", c.n_heads},      {"kv_heads", c.n_kv_heads},     {"head_dim", c.head_dim},
-            {"threads", plan.threads}, {"limits", limits_json(peaks)}, {"rows", Json::array()}};
-  std::map<int64_t, std::map<int64_t, double>> rates;  // GFLOP/s by tokens and block.
+  const MachinePeaks before = model.measure_peaks();
+  BlockRates rates;
+  BlockShares shares;
   for (int64_t tokens = 64; tokens <= plan.max_tokens; tokens *= 2) {
     const Inputs in = inputs(1, tokens, c.n_heads, c.n_kv_heads, c.head_dim);
-    std::map<int64_t, std::vector<double>> seconds;
-    for (int64_t round = 0; round < plan.repeats; ++round)
+    std::map<int64_t, std::vector<double>> round_rates, round_shares;
+    for (int64_t round = 0; round < plan.repeats; ++round) {
+      double best = 0;
       for (const int64_t block : kBlocks) {
         check_interrupt();
         const AttentionOptions options{.block_size = block,
                                        .device = model.device(),
                                        .n_threads = plan.threads,
-                                       .timed_runs = runs_for(in.gflop, peaks.float_gflop_s)};
-        seconds[block].push_back(flash_attention(in.q, in.k, in.v, options).seconds);
+                                       .timed_runs = runs_for(in.gflop, before.float_gflop_s)};
+        round_rates[block].push_back(share_of(in.gflop, flash_attention(in.q, in.k, in.v, options).seconds));
+        best = std::max(best, round_rates[block].back());
       }
-    double best = 0;
-    for (const int64_t block : kBlocks) best = std::max(best, rates[tokens][block] = share_of(in.gflop, median(seconds[block])));
+      for (const int64_t block : kBlocks) round_shares[block].push_back(share_of(round_rates[block].back(), best));
+    }
     for (const int64_t block : kBlocks) {
-      const double rate = rates[tokens][block];
+      rates[tokens][block] = median(round_rates[block]);
+      shares[tokens][block] = median(round_shares[block]);
+    }
+  }
+  const MachinePeaks peaks = larger(before, model.measure_peaks());
+  Json json{{"heads", c.n_heads},      {"kv_heads", c.n_kv_heads},     {"head_dim", c.head_dim},
+            {"threads", plan.threads}, {"limits", limits_json(peaks)}, {"rows", Json::array()}};
+  for (const auto& [tokens, by_block] : rates)
+    for (const auto& [block, rate] : by_block)
       json["rows"].push_back({{"tokens", tokens},
                               {"block", block},
                               {"gflop_s", rate},
                               {"of_peak", share_of(rate, peaks.float_gflop_s)},
-                              {"of_best", share_of(rate, best)}});
-    }
-  }
-  // Over all lengths: the geometric mean of a block's share of the best one there.
+                              {"of_best", shares[tokens][block]}});
   int64_t choice = 0;
-  double choice_share = 0, resolved_share = 0;
-  for (const int64_t block : kBlocks) {
-    double log_sum = 0;
-    for (const auto& [tokens, by_block] : rates) {
-      double best = 0;
-      for (const auto& [other, rate] : by_block) best = std::max(best, rate);
-      log_sum += std::log(share_of(by_block.at(block), best));
-    }
-    const double share = std::exp(log_sum / static_cast<double>(rates.size()));
-    if (share > choice_share) {
-      choice = block;
-      choice_share = share;
-    }
-    if (block == model.flash_block_size()) resolved_share = share;
-  }
-  json["best"] = {{"block", choice}, {"of_best", choice_share}};
-  json["resolved"] = {{"block", model.flash_block_size()}, {"of_best", resolved_share}};
-  json["advice"] = {advice_json("below 256 tokens", 64, 128, rates, true), advice_json("256 tokens and more", 128, 256, rates, false)};
+  for (const int64_t block : kBlocks)
+    if (choice == 0 || overall(shares, block) > overall(shares, choice)) choice = block;
+  const int64_t resolved = model.flash_block_size();
+  json["best"] = {{"block", choice}, {"of_best", overall(shares, choice)}};
+  json["resolved"] = {{"block", resolved}, {"of_best", overall(shares, resolved)}};
+  json["advice"] = {advice_json("below 256 tokens", 64, 128, shares, true), advice_json("256 tokens and more", 128, 256, shares, false)};
   return json;
 }
 

@@ -1,5 +1,6 @@
 // analysis_model.cpp - the cache and generation with a model: bytes while it grows, with and without it, one row and many.
 #include <algorithm>
+#include <array>
 
 #include "analysis.h"
 #include "minillm/error.h"
@@ -26,6 +27,19 @@ double of_peak(const PassCost& cost, double seconds, const MachinePeaks& peaks) 
 /// K and V of one token over all layers.
 int64_t token_bytes(const ModelConfig& config, Dtype dtype) {
   return 2 * config.n_layers * config.kv_size() * (dtype == Dtype::kF32 ? 4 : 2);
+}
+
+/// `n_new` passes of one token for each row; row i holds lengths[i] before the first.
+PassCost ragged_cost(const MeasuredModel& measured, const std::vector<int64_t>& lengths, int64_t n_new) {
+  PassCost cost;
+  for (int64_t at = 0; at < n_new; ++at) {
+    cost.bytes += measured.weights.product_bytes;  // Once for all rows.
+    for (const int64_t length : lengths) {
+      const PassCost row = pass_cost(measured.model.config(), measured.weights, 1, length + at, 1);
+      cost += {row.bytes - measured.weights.product_bytes, row.flops};
+    }
+  }
+  return cost;
 }
 
 }  // namespace
@@ -69,16 +83,17 @@ Json analyze_cache_memory() {
 
 Json analyze_generation(const AnalysisPlan& plan, MeasuredModel& measured) {
   MiniLLM& model = measured.model;
-  const MachinePeaks peaks = model.measure_peaks();
+  const MachinePeaks before = model.measure_peaks();
   Feeder feeder = feeder_of(plan, model);
-  Json json{{"limits", limits_json(peaks)}, {"rows", Json::array()}};
+  Json rows = Json::array();
+  std::vector<PassCost> costs;
   constexpr int64_t kNew = 16;
   for (int64_t context = 32; context + kNew <= std::min<int64_t>(longest(plan, model), 1024); context *= 2) {
     KVCache cache = cache_of(model, 1, context + kNew);
     feeder.feed(cache, context, kChunk);
-    PassCost cost;
-    for (int64_t i = 0; i < kNew; ++i) cost += pass_cost(model.config(), measured.weights, 1, context + i, 1);
-    std::vector<double> with_cache, without;
+    costs.emplace_back();
+    for (int64_t i = 0; i < kNew; ++i) costs.back() += pass_cost(model.config(), measured.weights, 1, context + i, 1);
+    std::vector<double> with_cache, without, ratios;
     for (int64_t round = -1; round < plan.repeats; ++round) {
       cache.crop(context);
       const double start = now();
@@ -88,52 +103,49 @@ Json analyze_generation(const AnalysisPlan& plan, MeasuredModel& measured) {
       if (round < 0) continue;  // The first one warms up.
       with_cache.push_back((middle - start) / kNew);
       without.push_back(now() - middle);
+      ratios.push_back(without.back() / with_cache.back());
     }
-    json["rows"].push_back({{"context", context},
-                            {"incremental_tok_s", 1 / median(with_cache)},
-                            {"recomputed_tok_s", 1 / median(without)},
-                            {"ratio", median(without) / median(with_cache)},
-                            {"of_peak", of_peak(cost, kNew * median(with_cache), peaks)}});
+    rows.push_back({{"context", context},
+                    {"incremental_tok_s", 1 / median(with_cache)},
+                    {"recomputed_tok_s", 1 / median(without)},
+                    {"ratio", median(ratios)}});
   }
-  return json;
+  const MachinePeaks peaks = larger(before, model.measure_peaks());
+  for (size_t i = 0; i < rows.size(); ++i) rows[i]["of_peak"] = of_peak(costs[i], kNew / rows[i]["incremental_tok_s"].get<double>(), peaks);
+  return {{"limits", limits_json(peaks)}, {"rows", rows}};
 }
 
 Json analyze_batches(const AnalysisPlan& plan, MeasuredModel& measured) {
   MiniLLM& model = measured.model;
-  const MachinePeaks peaks = model.measure_peaks();
+  const MachinePeaks before = model.measure_peaks();
   Feeder feeder = feeder_of(plan, model);
   const int64_t n_new = std::min<int64_t>(16, longest(plan, model) / 4), step = std::min<int64_t>(8, longest(plan, model) / 32);
-  const std::vector<int64_t> batches = {1, 2, 4, 8, 16};
-  std::vector<std::vector<double>> seconds(batches.size());
-  std::vector<PassCost> costs(batches.size());
-  for (int64_t round = -1; round < plan.repeats; ++round)
-    for (size_t i = 0; i < batches.size(); ++i) {
-      KVCache cache = cache_of(model, batches[i]);
+  constexpr std::array<int64_t, 5> kBatches = {1, 2, 4, 8, 16};
+  std::array<std::vector<double>, kBatches.size()> seconds, ratios;
+  std::array<PassCost, kBatches.size()> costs;
+  for (int64_t round = -1; round < plan.repeats; ++round)  // The first one warms up.
+    for (size_t i = 0; i < kBatches.size(); ++i) {
+      KVCache cache = cache_of(model, kBatches[i]);
       std::vector<int64_t> lengths;
-      for (int64_t row = 0; row < batches[i]; ++row) lengths.push_back(step * (row % 16 + 1));
+      for (int64_t row = 0; row < kBatches[i]; ++row) lengths.push_back(step * (row % 16 + 1));
       feeder.feed_ragged(cache, lengths);
       const double start = now();
       feeder.feed(cache, n_new, 1);
-      if (round >= 0) seconds[i].push_back(now() - start);
-      if (round >= 0) continue;  // The first one warms up.
-      for (int64_t at = 0; at < n_new; ++at) {
-        costs[i].bytes += measured.weights.product_bytes;  // Once for all rows.
-        for (const int64_t length : lengths) {
-          const PassCost row = pass_cost(model.config(), measured.weights, 1, length + at, 1);
-          costs[i] += {row.bytes - measured.weights.product_bytes, row.flops};
-        }
+      const double taken = now() - start;
+      if (round < 0) {
+        costs[i] = ragged_cost(measured, lengths, n_new);
+        continue;
       }
+      seconds[i].push_back(taken);
+      ratios[i].push_back(static_cast<double>(kBatches[i]) * seconds[0].back() / taken);
     }
+  const MachinePeaks peaks = larger(before, model.measure_peaks());
   Json json{{"new_tokens", n_new}, {"prompt_tokens", {step, 16 * step}}, {"limits", limits_json(peaks)}, {"rows", Json::array()}};
-  double alone = 0;
-  for (size_t i = 0; i < batches.size(); ++i) {
-    const double rate = static_cast<double>(batches[i] * n_new) / median(seconds[i]);
-    if (i == 0) alone = rate;
-    json["rows"].push_back({{"batch", batches[i]},
-                            {"tok_s", rate},
-                            {"ratio", share_of(rate, alone)},
+  for (size_t i = 0; i < kBatches.size(); ++i)
+    json["rows"].push_back({{"batch", kBatches[i]},
+                            {"tok_s", static_cast<double>(kBatches[i] * n_new) / median(seconds[i])},
+                            {"ratio", median(ratios[i])},
                             {"of_peak", of_peak(costs[i], median(seconds[i]), peaks)}});
-  }
   return json;
 }
 
