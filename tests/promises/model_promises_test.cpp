@@ -33,7 +33,7 @@ ModelConfig tiny() {
 std::vector<TokenId> some_ids(uint64_t seed, int64_t n, int64_t vocab = 100) {
   test::Random random(seed);
   std::vector<TokenId> ids(static_cast<size_t>(n));
-  for (TokenId& id : ids) id = static_cast<TokenId>(random.below(static_cast<uint64_t>(vocab)));
+  for (TokenId& id : ids) id = static_cast<TokenId>(random.below(vocab));
   return ids;
 }
 
