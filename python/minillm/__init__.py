@@ -12,6 +12,7 @@ from ._core import (
     DEFAULT_MODEL,
     Activation,
     AttentionResult,
+    CachedText,
     ChatTemplate,
     Configs,
     Engine,
@@ -55,7 +56,7 @@ from .errors import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "DEFAULT_MODEL", "Activation", "AttentionResult", "CancelledError", "CapacityError", "ChatTemplate", "Configs", "CorruptFileError",
+    "DEFAULT_MODEL", "Activation", "AttentionResult", "CachedText", "CancelledError", "CapacityError", "ChatTemplate", "Configs", "CorruptFileError",
     "DeviceError", "Engine", "Error", "FileInfo", "Generation", "InternalError", "InvalidArgumentError", "KVCache", "MachinePeaks",
     "MemoryPlan", "MemoryReport", "MiniLLM", "ModelConfig", "NotFoundError", "OutOfMemoryError", "RopeLayout", "RopeScaling",
     "RopeScalingKind", "StepEvent", "StreamingDecoder", "TensorInfo", "TextGenerator", "Timings", "Tokenizer", "UnsupportedError",

@@ -115,6 +115,33 @@ void bind_capacity(nb::class_<PyCache>& cache) {
           "Whether every layer has memory: always with max_length, otherwise where it holds tokens.");
 }
 
+void save(PyCache& self, const std::string& path, const std::string& fingerprint, const nb::bytes& attachment) {
+  const std::string bytes(attachment.c_str(), attachment.size());
+  locked(self.mutex, [&] { self.cache.save(path, fingerprint, bytes); });
+}
+
+nb::object load(const std::string& path, const ModelConfig& config, const std::string& fingerprint, int64_t max_length,
+                const std::string& device, int64_t page_tokens) {
+  const KVCacheOptions options{.max_length = max_length, .device = parse_device(device), .page_tokens = page_tokens};
+  SavedCache saved = KVCache::load(path, config, fingerprint, options);
+  auto cache = std::make_unique<PyCache>(std::move(saved.cache));
+  nb::object object = nb::cast(cache.get(), nb::rv_policy::take_ownership);
+  cache.release();
+  return nb::make_tuple(object, nb::bytes(saved.attachment.data(), saved.attachment.size()));
+}
+
+void bind_files_of(nb::class_<PyCache>& cache) {
+  cache.def("save", &save, "path"_a, "fingerprint"_a, "attachment"_a = nb::bytes("", 0),
+            nb::sig("def save(self, path: str, fingerprint: str, attachment: bytes = b'') -> None"),
+            "Writes rows, lengths and `attachment` (bytes of your own), versioned and checksummed. fingerprint: the model's.");
+  cache.def_static("load", &load, "path"_a, "config"_a, "fingerprint"_a, nb::kw_only(), "max_length"_a = 0, "device"_a = "cpu",
+                   "page_tokens"_a = 64,
+                   nb::sig("def load(path: str, config: ModelConfig, fingerprint: str, *, max_length: int = 0, device: str = 'cpu', "
+                           "page_tokens: int = 64) -> tuple[KVCache, bytes]"),
+                   "What save() wrote, and the attachment: generation goes on with the same bits. A damaged file, and another model's, "
+                   "are refused.");
+}
+
 /// Methods of the transformers Cache that have nothing to do here, since memory is laid out by the constructor and every token is kept.
 void bind_formalities(nb::class_<PyCache>& cache) {
   cache
@@ -164,6 +191,7 @@ void bind_cache(nb::module_& m) {
   bind_changes(cache);
   bind_capacity(cache);
   bind_formalities(cache);
+  bind_files_of(cache);
   cache.def_prop_ro("batch_size", [](PyCache& self) { return locked(self.mutex, [&] { return self.cache.batch_size(); }); })
       .def_prop_ro("dtype", [](PyCache& self) { return std::string(name_of(self.cache.dtype())); })
       .def_prop_ro("device", [](PyCache& self) { return name_of(self.cache.device()); })

@@ -65,24 +65,64 @@ std::vector<std::vector<TokenId>> to_prompts(nb::handle prompts, bool& single) {
   return rows;
 }
 
-/// Generates without the GIL; takes it for each event, so that Ctrl-C and `callback` (may be None) can end the work.
-std::vector<Generation> run(PyGenerator& self, const std::vector<std::vector<TokenId>>& prompts, const GenerationOptions& options,
-                            nb::handle callback) {
-  std::exception_ptr raised;
-  const auto on_event = [&](int64_t row, const StepEvent& event) {
-    if (raised) return false;
+/// Takes the GIL for each event, so that Ctrl-C and a Python callback (or None) can end the work.
+class Events {
+ public:
+  explicit Events(nb::handle callback) : callback_(callback) {}
+  bool operator()(int64_t row, const StepEvent& event) {
+    if (raised_) return false;
     const nb::gil_scoped_acquire acquire;
     try {
       check_signals();
-      return callback.is_none() || nb::cast<bool>(nb::bool_(callback(row, event)));
+      return callback_.is_none() || nb::cast<bool>(nb::bool_(callback_(row, event)));
     } catch (...) {
-      raised = std::current_exception();
+      raised_ = std::current_exception();
       return false;
     }
-  };
-  std::vector<Generation> generations = locked(self.mutex(), [&] { return self.generator->generate_batch(prompts, options, on_event); });
-  if (raised) std::rethrow_exception(raised);
+  }
+  /// With the GIL: throws what Python raised.
+  void rethrow() const {
+    if (raised_) std::rethrow_exception(raised_);
+  }
+
+ private:
+  nb::handle callback_;
+  std::exception_ptr raised_;
+};
+
+std::vector<Generation> run(PyGenerator& self, const std::vector<std::vector<TokenId>>& prompts, const GenerationOptions& options,
+                            nb::handle callback) {
+  Events events(callback);
+  std::vector<Generation> generations =
+      locked(self.mutex(), [&] { return self.generator->generate_batch(prompts, options, std::ref(events)); });
+  events.rethrow();
   return generations;
+}
+
+/// The callback among keyword arguments, taken out of them.
+nb::object take_callback(nb::kwargs& arguments) {
+  if (!arguments.contains("callback")) return nb::none();
+  nb::object callback = arguments["callback"];
+  nb::del(arguments["callback"]);
+  return callback;
+}
+
+struct PyCachedText {
+  CachedText text;
+  std::mutex mutex = {};
+};
+
+Generation generate_cached(PyGenerator& self, PyCachedText& text, const ArrayLike& prompt_ids, nb::kwargs arguments) {
+  const nb::object callback = take_callback(arguments);
+  const std::vector<TokenId> prompt = to_token_ids(prompt_ids, "prompt_ids");
+  const GenerationOptions options = generation_options(arguments);
+  Events events(callback);
+  Generation generation = locked(self.mutex(), [&] {
+    const std::lock_guard lock(text.mutex);
+    return self.generator->generate_cached(text.text, prompt, options, std::ref(events));
+  });
+  events.rethrow();
+  return generation;
 }
 
 nb::object generate(PyGenerator& self, nb::handle prompt_ids, const nb::kwargs& arguments) {
@@ -140,16 +180,35 @@ void bind_generator(nb::module_& m) {
   generator.def(
       "generate_batch",
       [](PyGenerator& self, nb::handle prompts, nb::kwargs arguments) {
-        nb::object callback = nb::none();
-        if (arguments.contains("callback")) callback = arguments["callback"], nb::del(arguments["callback"]);
+        const nb::object callback = take_callback(arguments);
         bool single = false;
         return run(self, to_prompts(prompts, single), generation_options(arguments), callback);
       },
       "prompts"_a, "arguments"_a, nb::sig(batch_signature.c_str()),
       "Each prompt on its own, computed together; row i uses seed + i. callback(row, event) is called for each new token; returning "
       "False cancels that row.");
+  static const std::string cached_signature = std::string(
+                                                  "def generate_cached(self, text: CachedText, prompt_ids: numpy.typing.ArrayLike, *, "
+                                                  "callback: collections.abc.Callable[[int, StepEvent], bool] | None = None, ") +
+                                              kGenerationArguments + ") -> Generation";
+  generator.def("generate_cached", &generate_cached, "text"_a, "prompt_ids"_a, "arguments"_a, nb::sig(cached_signature.c_str()),
+                "Continues a prompt, computing only what `text` does not hold yet; afterwards it holds all but the result's last id.");
   generator.def_prop_ro(
       "timings", [](PyGenerator& self) { return locked(self.mutex(), [&] { return self.generator->timings(); }); }, "Of the last call.");
+}
+
+void bind_cached_text(nb::module_& m) {
+  nb::class_<PyCachedText>(m, "CachedText", "One sequence's tokens with their keys and values: what a talk keeps between its turns.")
+      .def(
+          "__init__",
+          [](PyCachedText* self, const ModelConfig& config, int64_t max_length, const std::string& device, nb::handle dtype) {
+            const KVCacheOptions options{.max_length = max_length, .device = parse_device(device), .dtype = optional_dtype(dtype)};
+            new (self) PyCachedText{CachedText{KVCache(config, options)}};
+          },
+          "config"_a, "max_length"_a = 0, "device"_a = "cpu", "dtype"_a = nb::none(),
+          nb::sig("def __init__(self, config: ModelConfig, max_length: int = 0, device: str = 'cpu', dtype: typing.Any = None) -> None"))
+      .def_prop_ro(
+          "tokens", [](PyCachedText& self) { return locked(self.mutex, [&] { return self.text.tokens; }); }, "Ids that are held.");
 }
 
 /// An engine, with the mutex of the model that it runs.
@@ -205,6 +264,7 @@ void bind_engine(nb::module_& m) {
 
 void bind_generation(nb::module_& m) {
   bind_results(m);
+  bind_cached_text(m);
   bind_generator(m);
   bind_engine(m);
 }

@@ -105,6 +105,9 @@ void bind_model(nb::module_& m) {
           "flash_block_size", [](const PyModel& self) { return self.model.flash_block_size(); }, "What 0 was resolved to.")
       .def_prop_ro(
           "weight_bytes", [](const PyModel& self) { return self.model.weight_bytes(); }, "Device memory of the weights.")
+      .def_prop_ro(
+          "fingerprint", [](const PyModel& self) { return self.model.fingerprint(); },
+          "Names the weights and the graph: a saved cache belongs to the model of the same fingerprint.")
       .def_prop_ro("memory", [](PyModel& self) { return locked(self.mutex, [&] { return self.model.memory(); }); })
       .def(
           "measure_peaks", [](PyModel& self) { return locked(self.mutex, [&] { return self.model.measure_peaks(); }); },
