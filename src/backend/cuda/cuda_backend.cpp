@@ -16,6 +16,12 @@ std::unique_ptr<Backend> make_cuda_backend(int index, const BackendOptions&) { r
 }  // namespace minillm
 
 namespace minillm::cuda {
+namespace {
+
+constexpr int64_t kTileRowsOfStep = 64;  ///< Rows of one sequence that one block attends for.
+
+}  // namespace
+
 CudaBackend::CudaBackend(int index) : index_(index) {
   int n_devices = 0;
   const cudaError_t status = cudaGetDeviceCount(&n_devices);
@@ -102,7 +108,8 @@ void CudaBackend::reserve_workspace(const WorkspaceShape& shape) {
   const int64_t widest = std::max({shape.hidden, shape.ffn, shape.n_heads * shape.head_dim});
   keep(narrow_, static_cast<size_t>(shape.max_rows * widest) * sizeof(uint16_t));
   keep(split_inputs_, split_input_bytes(std::min(shape.max_rows, kFewTokens), widest));
-  keep(step_buffer_, static_cast<size_t>(5 * shape.max_rows + shape.max_sequences * ceil_div(shape.max_context, 16)) * sizeof(int32_t));
+  keep(split_gated_, split_input_bytes(std::min(shape.max_rows, kFewTokens / 2), shape.ffn));
+  keep(step_buffer_, static_cast<size_t>(7 * shape.max_rows + shape.max_sequences * ceil_div(shape.max_context, 16)) * sizeof(int32_t));
   keep(rows_buffer_, static_cast<size_t>(std::max<int64_t>(shape.max_logit_rows, 1)) * sizeof(int32_t));
 }
 
@@ -119,19 +126,29 @@ void CudaBackend::begin_step(const Batch& batch) {
   step_host_.insert(step_host_.end(), batch.positions.begin(), batch.positions.end());
   auto* data = static_cast<int32_t*>(keep(step_buffer_, std::max<size_t>(5 * n, 1) * sizeof(int32_t)));
   if (n > 0) MINILLM_CUDA(cudaMemcpyAsync(data, step_host_.data(), 2 * n * sizeof(int32_t), cudaMemcpyHostToDevice, stream_));
-  step_ = {data, data + n, nullptr, nullptr, nullptr, nullptr, static_cast<int64_t>(n)};
+  step_ = {};
+  step_.tokens = data;
+  step_.positions = data + n;
+  step_.n_rows = static_cast<int64_t>(n);
 }
 
-/// One upload: tokens, positions, slots, key counts, table starts, each [T], then the block tables.
+/// One upload: tokens, positions, slots, key counts, table starts, each [T], the tiles of rows, then the block tables.
 void CudaBackend::lay_out_step(int64_t page_tokens) {
   const size_t n = batch_.tokens.size();
-  step_host_.resize(5 * n);
+  size_t n_tiles = 0;
+  for (const SequenceSlice& sequence : batch_.sequences) n_tiles += static_cast<size_t>(ceil_div(sequence.n_rows, kTileRowsOfStep));
+  const size_t first_tile = 5 * n, first_table = first_tile + 2 * n_tiles;
+  step_host_.resize(first_table);
   std::ranges::copy(batch_.tokens, step_host_.begin());
   std::ranges::copy(batch_.positions, step_host_.begin() + static_cast<ptrdiff_t>(n));
-  size_t row = 0;
+  size_t row = 0, tile = first_tile;
   for (const SequenceSlice& sequence : batch_.sequences) {
     const int64_t n_keys = sequence.n_cached + sequence.n_rows;
-    const size_t table = step_host_.size() - 5 * n;
+    const size_t table = step_host_.size() - first_table;
+    for (int64_t i = 0; i < sequence.n_rows; i += kTileRowsOfStep) {
+      step_host_[tile++] = static_cast<int32_t>(static_cast<int64_t>(row) + i);
+      step_host_[tile++] = static_cast<int32_t>(std::min(kTileRowsOfStep, sequence.n_rows - i));
+    }
     for (int64_t i = 0; i < sequence.n_rows; ++i, ++row) {
       step_host_[2 * n + row] = static_cast<int32_t>(sequence.n_cached + i);
       step_host_[3 * n + row] = static_cast<int32_t>(n_keys);
@@ -141,7 +158,16 @@ void CudaBackend::lay_out_step(int64_t page_tokens) {
   }
   auto* data = static_cast<int32_t*>(keep(step_buffer_, std::max<size_t>(step_host_.size(), 1) * sizeof(int32_t)));
   if (n > 0) MINILLM_CUDA(cudaMemcpyAsync(data, step_host_.data(), step_host_.size() * sizeof(int32_t), cudaMemcpyHostToDevice, stream_));
-  step_ = {data, data + n, data + 2 * n, data + 3 * n, data + 5 * n, data + 4 * n, static_cast<int64_t>(n)};
+  step_.tokens = data;
+  step_.positions = data + n;
+  step_.slots = data + 2 * n;
+  step_.key_counts = data + 3 * n;
+  step_.table_starts = data + 4 * n;
+  step_.tiles = data + first_tile;
+  step_.tables = data + first_table;
+  step_.n_rows = static_cast<int64_t>(n);
+  step_.n_tiles = static_cast<int64_t>(n_tiles);
+  step_.one_row_each = n_tiles == n && batch_.sequences.size() == n;
   step_page_tokens_ = page_tokens;
 }
 

@@ -52,6 +52,7 @@ class CudaBackend : public Backend {
                        int64_t layer) override;
   void attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps) override;
   void feed_forward_input(TensorView gated, ConstTensorView x, const FeedForward& w) override;
+  void feed_forward(TensorView x, const FeedForward& w) override;
   void head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps, const PackedWeight& w,
             float softcap_value) override;
 
@@ -70,6 +71,7 @@ class CudaBackend : public Backend {
   const float* constants(std::span<const float> values);
   void lay_out_step(int64_t page_tokens);
   const DeviceStep& step_on(const CudaKvStorage& kv);
+  void* decode_scratch(int64_t n_rows, const AttentionScalars& scalars);
   AttentionScalars scalars_of(const AttentionParams& params);
   void attend(TensorView out, ConstTensorView q, const KeyLayout& layout, const AttentionRows& rows, const AttentionParams& params,
               TensorView lse, int64_t max_keys);
@@ -98,10 +100,11 @@ class CudaBackend : public Backend {
   cudaStream_t stream_ = nullptr;
   std::shared_ptr<MemoryUse> memory_ = std::make_shared<MemoryUse>();  ///< Shared with the buffers, which may outlive the backend.
   int64_t n_allocations_ = 0;
-  Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, argmax_scratch_, chosen_;
+  Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, split_gated_, decode_, argmax_scratch_, chosen_;
   std::vector<Constants> constants_;
   std::vector<Record> records_;
   int64_t n_chosen_ = 0;
+  size_t decode_counters_ = 0;  ///< Bytes of counters at the beginning of decode_.
   std::vector<int32_t> step_host_;
   DeviceStep step_;
   int64_t step_page_tokens_ = 0;  ///< Page size that step_'s block tables were laid out for; 0: not yet.

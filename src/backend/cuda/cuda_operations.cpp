@@ -3,6 +3,7 @@
 
 #include "backend/cuda/check.h"
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/fragment.h"
 #include "base/bytes.h"
 
 namespace minillm::cuda {
@@ -143,6 +144,37 @@ void CudaBackend::feed_forward_input(TensorView gated, ConstTensorView x, const 
   gated_activation(gated, gate_up, w.activation);
 }
 
+void CudaBackend::feed_forward(TensorView x, const FeedForward& w) {
+  const int64_t n_rows = x.dim(0);
+  const bool one_each = own(*w.gate_up).tensors.size() == 1 && own(*w.down).tensors.size() == 1;
+  if (!one_each || !fuses(*w.gate_up, n_rows) || !fuses(*w.down, n_rows) || n_rows > kFewTokens / 2 || w.down->cols() % kUnitColumns != 0)
+    return Backend::feed_forward(x, w);
+  // Between the two products the activations exist only as the second one's split inputs.
+  FewTokenProduct up, down;
+  up.w = own(*w.gate_up).tensors[0];
+  up.x = x.f32();
+  up.norm = floats_or_null(w.norm);
+  up.eps = w.norm_eps;
+  up.n_tokens = down.n_tokens = static_cast<int>(n_rows);
+  up.epilogue = Epilogue::kGated;
+  up.gelu = w.activation == Activation::kGeluTanh;
+  up.split_inputs = n_rows > 1 ? keep(split_inputs_, split_input_bytes(n_rows, w.gate_up->cols())) : nullptr;
+  up.split_out = keep(split_gated_, split_input_bytes(n_rows, w.down->cols()));
+  up.next = down.w = own(*w.down).tensors[0];
+  few_token_product(up, stream_);
+
+  const TensorView projected = w.post_norm ? scratch(1, n_rows, w.down->rows()) : x;
+  down.split_inputs = up.split_out;
+  down.is_split = true;
+  down.out = projected.f32();
+  down.out_stride = projected.dim(1);
+  down.epilogue = w.post_norm ? Epilogue::kStore : Epilogue::kAdd;
+  few_token_product(down, stream_);
+  if (!w.post_norm) return;
+  rms_norm(projected, projected, w.post_norm, w.norm_eps);
+  add(x, projected);
+}
+
 void CudaBackend::head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps,
                        const PackedWeight& w, float softcap_value) {
   if (!are_all_rows(rows, x.dim(0)) || !fuses(w, x.dim(0))) return Backend::head(logits, x, rows, norm, eps, w, softcap_value);
@@ -175,10 +207,30 @@ AttentionScalars CudaBackend::scalars_of(const AttentionParams& p) {
           constants(p.sinks)};
 }
 
+void* CudaBackend::decode_scratch(int64_t n_rows, const AttentionScalars& scalars) {
+  // Counters of another head count are 0 as well, but partial sums may lie where they will be.
+  const size_t counters = decode_counter_bytes(scalars), bytes = decode_scratch_bytes(n_rows, scalars);
+  if (decode_.bytes() < bytes || decode_counters_ != counters) {
+    void* scratch = keep(decode_, std::max(bytes, decode_.bytes()));
+    forget_records();
+    decode_counters_ = counters;
+    MINILLM_CUDA(cudaMemsetAsync(scratch, 0, counters, stream_));
+  }
+  return decode_.data();
+}
+
 void CudaBackend::attend(TensorView out, ConstTensorView q, const KeyLayout& layout, const AttentionRows& rows,
                          const AttentionParams& params, TensorView lse, int64_t max_keys) {
   const AttentionScalars scalars = scalars_of(params);
   float* lse_data = lse ? lse.f32() : nullptr;
+  if (params.flash && decodes(layout, rows, scalars)) {
+    decode_attention(out.f32(), lse_data, q.f32(), layout, rows.step, scalars, decode_scratch(rows.n_rows, scalars), stream_);
+    return;
+  }
+  if (params.flash && attends_in_chunks(layout, rows, scalars)) {
+    chunk_attention(out.f32(), lse_data, q.f32(), layout, rows.step, scalars, stream_);
+    return;
+  }
   if (params.flash) {
     flash_attention(out.f32(), lse_data, q.f32(), layout, rows, scalars, stream_);
     return;

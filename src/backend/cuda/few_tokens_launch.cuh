@@ -9,26 +9,44 @@ namespace minillm::cuda {
 
 int multiprocessors();  ///< Of the current device.
 
-template <Format kFormat, int kNTiles, int kMTiles, bool kOneToken>
+template <Format kFormat, int kNTiles, int kMTiles, bool kOneToken, int kWarps = kProductWarps>
 void launch_product(const FewTokenProduct& p, cudaStream_t stream) {
-  const auto kernel = few_token_kernel<kFormat, kNTiles, kMTiles, kOneToken>;
+  const auto kernel = few_token_kernel<kFormat, kNTiles, kMTiles, kOneToken, kWarps>;
   const int64_t n_tiles = (p.w.rows + kTileRows - 1) / kTileRows, half_tiles = n_tiles / 2;
   const int64_t n_groups = p.epilogue == Epilogue::kGated ? half_tiles : (n_tiles + kMTiles - 1) / kMTiles;
-  const int64_t columns =
-      (p.w.stride + WeightStage<kFormat>::kColumns - 1) / WeightStage<kFormat>::kColumns * WeightStage<kFormat>::kColumns;
-  const size_t shared = 2 * sizeof(float) * kProductSums<kNTiles, kMTiles> + (kOneToken ? static_cast<size_t>(columns) * 4 : 0);
+  constexpr int64_t kColumns = WeightStage<kFormat>::kColumns;
+  const int64_t columns = (p.w.stride + kColumns - 1) / kColumns * kColumns;
+  const size_t shared = 2 * sizeof(float) * kProductSums<kNTiles, kMTiles, kWarps> + (kOneToken ? static_cast<size_t>(columns) * 4 : 0);
   allow_shared(kernel, shared);
-  const int64_t at_once = multiprocessors() * kProductBlocks<kNTiles, kMTiles>;
-  launch(kernel, static_cast<unsigned>(std::min(n_groups, at_once)), kProductThreads, shared, stream, p, n_groups, half_tiles);
+  const int64_t at_once = multiprocessors() * kProductBlocks<kNTiles, kMTiles, kWarps>;
+  launch(kernel, static_cast<unsigned>(std::min(n_groups, at_once)), 32 * kWarps, shared, stream, p, n_groups, half_tiles);
+}
+
+/// Long rows without a norm: always with 16 warps, whatever the number of tokens, since the warps decide the order of sums.
+template <Format kFormat>
+void wide_product(const FewTokenProduct& p, cudaStream_t stream) {
+  if (p.n_tokens == 1 && !p.is_split) return launch_product<kFormat, 1, 1, true, kWideProductWarps>(p, stream);
+  if (p.n_tokens <= 4) return launch_product<kFormat, 1, 1, false, kWideProductWarps>(p, stream);
+  if (p.n_tokens <= 8) return launch_product<kFormat, 2, 1, false, kWideProductWarps>(p, stream);
+  if (p.n_tokens <= 16) return launch_product<kFormat, 4, 1, false, kWideProductWarps>(p, stream);
+  if (p.n_tokens <= 32) return launch_product<kFormat, 8, 1, false, kWideProductWarps>(p, stream);
+  launch_product<kFormat, 16, 1, false, kWideProductWarps>(p, stream);
 }
 
 template <Format kFormat>
-void few_token_product_in(const FewTokenProduct& p, cudaStream_t stream) {
-  const bool gated = p.epilogue == Epilogue::kGated;
-  if (p.n_tokens == 1) return gated ? launch_product<kFormat, 1, 2, true>(p, stream) : launch_product<kFormat, 1, 1, true>(p, stream);
-  const int64_t padded = (p.w.stride + 127) / 128 * 128;
-  launch(split_kernel<kFormat>, static_cast<unsigned>(p.n_tokens), kProductThreads, 0, stream, static_cast<__nv_bfloat16*>(p.split_inputs),
-         p.x, p.norm, p.eps, p.w.cols, padded);
+void few_token_product_in(FewTokenProduct p, cudaStream_t stream) {
+  const bool gated = p.epilogue == Epilogue::kGated, wide = p.w.cols > 4096 && p.norm == nullptr && !gated;
+  if (p.n_tokens > 1 && !p.is_split) {
+    const int64_t padded = (p.w.stride + kUnitColumns - 1) / kUnitColumns * kUnitColumns;
+    auto* split = static_cast<__nv_bfloat16*>(p.split_inputs);
+    auto* factors = reinterpret_cast<float*>(split + 2 * padded * p.n_tokens);
+    launch(split_kernel<kFormat>, static_cast<unsigned>(p.n_tokens), kSplitThreads, 0, stream, split, factors, p.x, p.norm, p.eps, p.w.cols,
+           padded);
+    p.factors = p.norm == nullptr ? nullptr : factors;
+  }
+  if (wide) return wide_product<kFormat>(p, stream);
+  if (p.n_tokens == 1 && !p.is_split)
+    return gated ? launch_product<kFormat, 1, 2, true>(p, stream) : launch_product<kFormat, 1, 1, true>(p, stream);
   const bool two = gated || (p.n_tokens > 8 && p.n_tokens <= 32 && p.w.rows / 32 >= 2 * multiprocessors());
   if (p.n_tokens <= 4)
     two ? launch_product<kFormat, 1, 2, false>(p, stream) : launch_product<kFormat, 1, 1, false>(p, stream);
@@ -44,9 +62,9 @@ void few_token_product_in(const FewTokenProduct& p, cudaStream_t stream) {
     launch_product<kFormat, 16, 1, false>(p, stream);
 }
 
-extern template void few_token_product_in<Format::kBF16>(const FewTokenProduct&, cudaStream_t);
-extern template void few_token_product_in<Format::kNibbles>(const FewTokenProduct&, cudaStream_t);
-extern template void few_token_product_in<Format::kBytes>(const FewTokenProduct&, cudaStream_t);
-extern template void few_token_product_in<Format::kBytes16>(const FewTokenProduct&, cudaStream_t);
+extern template void few_token_product_in<Format::kBF16>(FewTokenProduct, cudaStream_t);
+extern template void few_token_product_in<Format::kNibbles>(FewTokenProduct, cudaStream_t);
+extern template void few_token_product_in<Format::kBytes>(FewTokenProduct, cudaStream_t);
+extern template void few_token_product_in<Format::kBytes16>(FewTokenProduct, cudaStream_t);
 
 }  // namespace minillm::cuda

@@ -35,7 +35,9 @@ struct DeviceStep {
   const int32_t* key_counts = nullptr;    ///< Keys its sequence holds after the step.
   const int32_t* tables = nullptr;        ///< Block tables, one after the other.
   const int32_t* table_starts = nullptr;  ///< Where the row's table begins.
-  int64_t n_rows = 0;
+  const int32_t* tiles = nullptr;         ///< Runs of up to 64 rows of one sequence: first row and number, n_tiles pairs.
+  int64_t n_rows = 0, n_tiles = 0;
+  bool one_row_each = false;  ///< Every row is the only one of its sequence.
 };
 
 /// Where keys and values lie. Element (slot s, head g, d) is at
@@ -100,8 +102,13 @@ struct FewTokenProduct {
   float* out = nullptr;
   int64_t out_stride = 0;
   Epilogue epilogue = Epilogue::kStore;
-  bool gelu = false;             ///< kGated: GELU (tanh form), else SiLU.
-  void* split_inputs = nullptr;  ///< Scratch of split_input_bytes(); not used for one token.
+  bool gelu = false;               ///< kGated: GELU (tanh form), else SiLU.
+  void* split_inputs = nullptr;    ///< Scratch of split_input_bytes(); not used for one token.
+  bool is_split = false;           ///< split_inputs holds the inputs already, from the product before; x and norm are not read.
+  const float* factors = nullptr;  ///< [n_tokens], of the norm; few_token_product sets it.
+  /// kGated, or null: the result goes here instead of `out`, split as the product with `next` wants it; its columns are whole units.
+  void* split_out = nullptr;
+  DeviceTensor next;
 };
 constexpr int64_t kFewTokens = 64;
 bool takes_few_tokens(const DeviceTensor& w);
@@ -124,6 +131,20 @@ struct AppendShape {
 /// q, k, v of each row: bias, norm of q and k, rotation; q to `q`, k and v to their slots.
 void rotate_and_append(float* q, const float* qkv, const float* bias, const float* q_norm, const float* k_norm, const float* angles,
                        const AppendShape& shape, const DeviceStep& step, const KeyLayout& cache, cudaStream_t stream);
+
+// attention_decode.cu
+/// Whether decode_attention takes this; flash_attention takes everything.
+bool decodes(const KeyLayout& cache, const AttentionRows& rows, const AttentionScalars& scalars);
+/// Scratch begins with decode_counter_bytes() of counters, which must be 0 before the first call.
+size_t decode_scratch_bytes(int64_t n_rows, const AttentionScalars& scalars);
+size_t decode_counter_bytes(const AttentionScalars& scalars);
+void decode_attention(float* out, float* lse, const float* q, const KeyLayout& cache, const DeviceStep& step,
+                      const AttentionScalars& scalars, void* scratch, cudaStream_t stream);
+
+// attention_chunk.cu
+bool attends_in_chunks(const KeyLayout& cache, const AttentionRows& rows, const AttentionScalars& scalars);
+void chunk_attention(float* out, float* lse, const float* q, const KeyLayout& cache, const DeviceStep& step,
+                     const AttentionScalars& scalars, cudaStream_t stream);
 
 // attention.cu
 void flash_attention(float* out, float* lse, const float* q, const KeyLayout& cache, const AttentionRows& rows,

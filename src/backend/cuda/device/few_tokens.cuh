@@ -16,33 +16,23 @@
 
 namespace minillm::cuda {
 
-constexpr int kProductWarps = 8, kProductThreads = 32 * kProductWarps;
+constexpr int kProductWarps = 8, kWideProductWarps = 16;  ///< Wide: for long rows, where tiles are few.
+constexpr int kSplitThreads = 32 * kProductWarps;
 
-/// The part of a row that a thread works on at a time: float4 number threadIdx.x + i * kProductThreads. All loads are issued before the
-/// first is used: a row comes from L2, and one wait for each of its elements would take longer than the weights.
-constexpr int kRowBatch = 4;
+/// The part of a row that a thread works on at a time: float4 number threadIdx.x + i * kThreads. All loads are issued before the first
+/// is used: a row comes from L2, and one wait for each of its elements would take longer than the weights.
+constexpr int kRowBatch = 2;
+template <int kThreads>
 __device__ __forceinline__ void load_batch(float4 (&batch)[kRowBatch], const float* x, int64_t n, int64_t first) {
 #pragma unroll
   for (int i = 0; i < kRowBatch; ++i) {
-    const int64_t at = 4 * (first + threadIdx.x + i * kProductThreads);
+    const int64_t at = 4 * (first + threadIdx.x + i * kThreads);
     if (at + 3 < n && reinterpret_cast<uintptr_t>(x) % 16 == 0) {
       batch[i] = *reinterpret_cast<const float4*>(x + at);
     } else {
       batch[i] = {at < n ? x[at] : 0.0f, at + 1 < n ? x[at + 1] : 0.0f, at + 2 < n ? x[at + 2] : 0.0f, at + 3 < n ? x[at + 3] : 0.0f};
     }
   }
-}
-
-/// 1 / sqrt(mean of squares + eps) of a row, in one order for all kernels that norm; every thread of kProductThreads calls it.
-__device__ __forceinline__ float rms_factor(const float* x, int64_t n, float eps) {
-  float sum = 0.0f;
-  for (int64_t first = 0; 4 * first < n; first += kRowBatch * kProductThreads) {
-    float4 batch[kRowBatch];
-    load_batch(batch, x, n, first);
-#pragma unroll
-    for (const float4& v : batch) sum += v.x * v.x + v.y * v.y + (v.z * v.z + v.w * v.w);
-  }
-  return 1.0f / sqrtf(block_sum<kProductThreads>(sum) / static_cast<float>(n) + eps);
 }
 
 /// Stores four neighbours, the first at element e of a chunk (a multiple of 4), as high and low parts.
@@ -64,34 +54,51 @@ __device__ __forceinline__ void store_split(__nv_bfloat16* chunk, int e, const f
   }
 }
 
-/// Writes row x as high and low parts: chunk c of 32 begins at out + c * chunk_stride, its low part 32 elements behind.
-template <Format kFormat>
-__device__ __forceinline__ void split_row(__nv_bfloat16* out, int64_t chunk_stride, const float* x, const float* norm, float eps, int64_t n,
-                                          int64_t padded) {
-  const float factor = norm == nullptr ? 1.0f : rms_factor(x, n, eps);
-  for (int64_t first = 0; 4 * first < padded; first += kRowBatch * kProductThreads) {
-    float4 batch[kRowBatch], weights[kRowBatch];
-    load_batch(batch, x, n, first);
-    if (norm != nullptr) load_batch(weights, norm, n, first);
+/// Writes row x, times the norm's weight where there is one, as high and low parts: chunk c of 32 begins at out + c * chunk_stride, its
+/// low part 32 elements behind. Returns the sum of this thread's squares of x: the norm's factor is applied to the product's sums.
+template <Format kFormat, int kThreads>
+__device__ __forceinline__ float split_row(__nv_bfloat16* out, int64_t chunk_stride, const float* x, const float* norm,
+                                           float4 (&weights)[kRowBatch], int64_t n, int64_t padded) {
+  float sum = 0.0f;
+  for (int64_t first = 0; 4 * first < padded; first += kRowBatch * kThreads) {
+    float4 batch[kRowBatch];
+    load_batch<kThreads>(batch, x, n, first);
+    if (norm != nullptr && first != 0) load_batch<kThreads>(weights, norm, n, first);
 #pragma unroll
     for (int i = 0; i < kRowBatch; ++i) {
-      const int64_t at = 4 * (first + threadIdx.x + i * kProductThreads);
+      const int64_t at = 4 * (first + threadIdx.x + i * kThreads);
       if (at >= padded) break;
       float4 v = batch[i];
-      if (norm != nullptr)
-        v = {weights[i].x * (v.x * factor), weights[i].y * (v.y * factor), weights[i].z * (v.z * factor), weights[i].w * (v.w * factor)};
+      sum += v.x * v.x + v.y * v.y + (v.z * v.z + v.w * v.w);
+      if (norm != nullptr) v = {weights[i].x * v.x, weights[i].y * v.y, weights[i].z * v.z, weights[i].w * v.w};
       store_split<kFormat>(out + at / 32 * chunk_stride, static_cast<int>(at % 32), v);
     }
   }
+  return sum;
 }
 
-/// [chunk][token][part][32]: a warp's inputs of a chunk and four tokens are 512 bytes in a row.
+/// The norm's factor from the warps' sums of squares; the same bits wherever it is computed.
+__device__ __forceinline__ float norm_factor(const float* squares, int64_t n, float eps) {
+  float sum = 0.0f;
+#pragma unroll
+  for (int w = 0; w < kProductWarps; ++w) sum += squares[w];
+  return 1.0f / sqrtf(sum / static_cast<float>(n) + eps);
+}
+
+/// [chunk][token][part][32]: a warp's inputs of a chunk and four tokens are 512 bytes in a row. Then the norm's factors, [token].
 template <Format kFormat>
-__global__ void __launch_bounds__(kProductThreads)
-    split_kernel(__nv_bfloat16* out, const float* x, const float* norm, float eps, int64_t n, int64_t padded) {
+__global__ void __launch_bounds__(kSplitThreads)
+    split_kernel(__nv_bfloat16* out, float* factors, const float* x, const float* norm, float eps, int64_t n, int64_t padded) {
+  __shared__ float squares[kProductWarps];
   let_successor_start();
+  float4 weights[kRowBatch];
+  if (norm != nullptr) load_batch<kSplitThreads>(weights, norm, n, 0);
   wait_for_predecessor();
-  split_row<kFormat>(out + blockIdx.x * 64, int64_t{gridDim.x} * 64, x + blockIdx.x * n, norm, eps, n, padded);
+  const float sum = warp_sum(
+      split_row<kFormat, kSplitThreads>(out + blockIdx.x * 64, int64_t{gridDim.x} * 64, x + blockIdx.x * n, norm, weights, n, padded));
+  if (threadIdx.x % 32 == 0) squares[threadIdx.x / 32] = sum;
+  __syncthreads();
+  if (threadIdx.x == 0) factors[blockIdx.x] = norm == nullptr ? 1.0f : norm_factor(squares, n, eps);
 }
 
 /// Units in flight for each warp: as many as registers hold.
@@ -100,31 +107,47 @@ constexpr int kProductDepth = kFormat == Format::kBF16 ? (kNTiles* kMTiles == 1 
                                                           : kNTiles * kMTiles <= 8 ? 2
                                                                                    : 1)
                                                        : (kMTiles == 1 && kNTiles <= 2 ? 2 : 1);
-template <int kNTiles, int kMTiles>
-constexpr int kProductBlocks = kNTiles* kMTiles >= 4 ? 1 : 2;  ///< A multiprocessor.
+template <int kNTiles, int kMTiles, int kWarps>
+constexpr int kProductBlocks = kNTiles* kMTiles >= 4 || kWarps == kWideProductWarps ? 1 : 2;  ///< A multiprocessor.
 
 /// Floats of one set of the warps' sums; there are two.
-template <int kNTiles, int kMTiles>
-constexpr int kProductSums = kProductWarps* kMTiles* kTileRows * 4 * kNTiles;
+template <int kNTiles, int kMTiles, int kWarps>
+constexpr int kProductSums = kWarps* kMTiles* kTileRows * 4 * kNTiles;
 
-/// Adds the warps' sums of the tiles of `group` and applies the epilogue. `sums`: [warp][tile][row][token].
-template <int kNTiles, int kMTiles>
-__device__ __forceinline__ void finish_tiles(const FewTokenProduct& p, const float* sums, int64_t group) {
-  constexpr int kTokens = 4 * kNTiles, kPart = kMTiles * kTileRows * kTokens;
+/// Element n of a token's inputs of the product with p.next.
+__device__ __forceinline__ void store_split_one(const FewTokenProduct& p, int token, int64_t n, float value) {
+  const int e = static_cast<int>(n % 32);
+  int place = input_place<Format::kBytes>(e);
+  if (p.next.codes == DeviceTensor::Codes::kBF16) place = e;
+  if (p.next.codes == DeviceTensor::Codes::kNibbles) place = input_place<Format::kNibbles>(e);
+  __nv_bfloat16* to = static_cast<__nv_bfloat16*>(p.split_out) + (n / 32 * p.n_tokens + token) * 64 + place;
+  const __nv_bfloat16 high = __float2bfloat16_rn(value);
+  to[0] = high;
+  to[32] = __float2bfloat16_rn(value - __bfloat162float(high));
+}
+
+/// Adds the warps' sums of the tiles of `group` and applies the norm's factor and the epilogue. `sums`: [warp][tile][row][token].
+template <int kNTiles, int kMTiles, int kWarps, typename Factor>
+__device__ __forceinline__ void finish_tiles(const FewTokenProduct& p, const float* sums, int64_t group, Factor&& factor) {
+  constexpr int kTokens = 4 * kNTiles, kPart = kMTiles * kTileRows * kTokens, kThreads = 32 * kWarps;
   const auto total = [&](int m, int row, int token) {
     float sum = 0.0f;
 #pragma unroll
-    for (int w = 0; w < kProductWarps; ++w) sum += sums[w * kPart + (m * kTileRows + row) * kTokens + token];
-    return sum;
+    for (int w = 0; w < kWarps; ++w) sum += sums[w * kPart + (m * kTileRows + row) * kTokens + token];
+    return sum * factor(token);
   };
   if (p.epilogue == Epilogue::kGated) {
-    for (int i = threadIdx.x; i < kTileRows * p.n_tokens; i += kProductThreads) {
+    for (int i = threadIdx.x; i < kTileRows * p.n_tokens; i += kThreads) {
       const int row = i % kTileRows, token = i / kTileRows;
-      p.out[token * p.out_stride + group * kTileRows + row] = activate(total(0, row, token), p.gelu) * total(kMTiles - 1, row, token);
+      const float value = activate(total(0, row, token), p.gelu) * total(kMTiles - 1, row, token);
+      if (p.split_out == nullptr)
+        p.out[token * p.out_stride + group * kTileRows + row] = value;
+      else
+        store_split_one(p, token, group * kTileRows + row, value);
     }
     return;
   }
-  for (int i = threadIdx.x; i < kMTiles * kTileRows * p.n_tokens; i += kProductThreads) {
+  for (int i = threadIdx.x; i < kMTiles * kTileRows * p.n_tokens; i += kThreads) {
     const int row = i % kTileRows, m = i / kTileRows % kMTiles, token = i / (kMTiles * kTileRows);
     const int64_t n = (group * kMTiles + m) * kTileRows + row;
     if (n >= p.w.rows) continue;
@@ -133,17 +156,20 @@ __device__ __forceinline__ void finish_tiles(const FewTokenProduct& p, const flo
   }
 }
 
-template <Format kFormat, int kNTiles, int kMTiles, bool kOneToken>
-__global__ void __launch_bounds__(kProductThreads, (kProductBlocks<kNTiles, kMTiles>))
+template <Format kFormat, int kNTiles, int kMTiles, bool kOneToken, int kWarps>
+__global__ void __launch_bounds__(32 * kWarps, (kProductBlocks<kNTiles, kMTiles, kWarps>))
     few_token_kernel(const __grid_constant__ FewTokenProduct p, int64_t n_groups, int64_t half_tiles) {
   using Stage = WeightStage<kFormat>;
-  constexpr int kDepth = kProductDepth<kFormat, kNTiles, kMTiles>;
+  constexpr int kDepth = kProductDepth<kFormat, kNTiles, kMTiles>, kTokens = 4 * kNTiles;
+  /// Inputs of other tokens' products come from L2: for few of them they travel in the ring with the weights.
+  constexpr bool kInputsAhead = kFormat == Format::kBF16 && !kOneToken && kNTiles * kMTiles == 1;
   extern __shared__ __align__(16) unsigned char shared[];
+  __shared__ float squares[kWarps];
   auto* sums = reinterpret_cast<float*>(shared);
-  auto* split = shared + 2 * kProductSums<kNTiles, kMTiles> * sizeof(float);  // kOneToken: [chunk][part][32]
+  auto* split = shared + 2 * kProductSums<kNTiles, kMTiles, kWarps> * sizeof(float);  // kOneToken: [chunk][part][32]
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int n_units = static_cast<int>((p.w.stride + Stage::kColumns - 1) / Stage::kColumns);
-  const int n_rounds = (n_units + kProductWarps * kDepth - 1) / (kProductWarps * kDepth);
+  const int n_rounds = (n_units + kWarps * kDepth - 1) / (kWarps * kDepth);
   const int64_t last_tile = (p.w.rows - 1) / kTileRows;
 
   Stage stages[kDepth][kMTiles];
@@ -156,12 +182,18 @@ __global__ void __launch_bounds__(kProductThreads, (kProductBlocks<kNTiles, kMTi
     }
   };
 #pragma unroll
-  for (int d = 0; d < kDepth; ++d) load(stages[d], blockIdx.x, warp + d * kProductWarps);
+  for (int d = 0; d < kDepth; ++d) load(stages[d], blockIdx.x, warp + d * kWarps);
   let_successor_start();
-  wait_for_predecessor();
   if constexpr (kOneToken) {
-    split_row<kFormat>(reinterpret_cast<__nv_bfloat16*>(split), 64, p.x, p.norm, p.eps, p.w.cols, int64_t{n_units} * Stage::kColumns);
+    float4 weights[kRowBatch];
+    if (p.norm != nullptr) load_batch<32 * kWarps>(weights, p.norm, p.w.cols, 0);
+    wait_for_predecessor();
+    const float sum = warp_sum(split_row<kFormat, 32 * kWarps>(reinterpret_cast<__nv_bfloat16*>(split), 64, p.x, p.norm, weights, p.w.cols,
+                                                               int64_t{n_units} * Stage::kColumns));
+    if (lane == 0) squares[warp] = sum;
     __syncthreads();
+  } else {
+    wait_for_predecessor();
   }
   const auto inputs = [&](int chunk, int n) -> uint4 {
     const int column = lane / 4;
@@ -170,6 +202,20 @@ __global__ void __launch_bounds__(kProductThreads, (kProductBlocks<kNTiles, kMTi
     if (token >= p.n_tokens) return uint4{};
     return static_cast<const uint4*>(p.split_inputs)[((int64_t{chunk} * p.n_tokens + token) * 2 + column % 2) * 4 + lane % 4];
   };
+  const auto factor = [&](int token) {
+    if constexpr (kOneToken) return p.norm == nullptr ? 1.0f : norm_factor(squares, p.w.cols, p.eps);
+    return p.factors == nullptr ? 1.0f : p.factors[token];
+  };
+  uint4 ahead[kDepth][Stage::kChunks];
+  const auto load_inputs = [&](uint4(&to)[Stage::kChunks], int unit) {
+    if constexpr (kInputsAhead) {
+      if (unit >= n_units) return;
+#pragma unroll
+      for (int chunk = 0; chunk < Stage::kChunks; ++chunk) to[chunk] = inputs(unit * Stage::kChunks + chunk, 0);
+    }
+  };
+#pragma unroll
+  for (int d = 0; d < kDepth; ++d) load_inputs(ahead[d], warp + d * kWarps);
 
   int buffer = 0;
   for (int64_t group = blockIdx.x; group < n_groups; group += gridDim.x, buffer ^= 1) {
@@ -177,20 +223,20 @@ __global__ void __launch_bounds__(kProductThreads, (kProductBlocks<kNTiles, kMTi
     for (int round = 0; round < n_rounds; ++round) {
 #pragma unroll
       for (int d = 0; d < kDepth; ++d) {
-        const int unit = warp + (round * kDepth + d) * kProductWarps;
+        const int unit = warp + (round * kDepth + d) * kWarps;
         if (unit < n_units) {
 #pragma unroll
           for (int m = 0; m < kMTiles; ++m)
-            stages[d][m].multiply(acc[m], p.w, [&](int chunk, int n) { return inputs(unit * Stage::kChunks + chunk, n); });
+            stages[d][m].multiply(
+                acc[m], p.w, [&](int chunk, int n) { return kInputsAhead ? ahead[d][chunk] : inputs(unit * Stage::kChunks + chunk, n); });
         }
-        if (round + 1 < n_rounds)
-          load(stages[d], group, unit + kDepth * kProductWarps);
-        else
-          load(stages[d], group + gridDim.x, warp + d * kProductWarps);
+        const bool same_tile = round + 1 < n_rounds;
+        const int next = same_tile ? unit + kDepth * kWarps : warp + d * kWarps;
+        load(stages[d], same_tile ? group : group + gridDim.x, next);
+        load_inputs(ahead[d], next);
       }
     }
-    float* mine = sums + buffer * kProductSums<kNTiles, kMTiles>;
-    constexpr int kTokens = 4 * kNTiles;
+    float* mine = sums + buffer * kProductSums<kNTiles, kMTiles, kWarps>;
 #pragma unroll
     for (int m = 0; m < kMTiles; ++m)
 #pragma unroll
@@ -200,7 +246,7 @@ __global__ void __launch_bounds__(kProductThreads, (kProductBlocks<kNTiles, kMTi
         to[8 * kTokens] = acc[m][n][2] + acc[m][n][3];
       }
     __syncthreads();  // Before anyone writes `mine` again there is another one of these.
-    finish_tiles<kNTiles, kMTiles>(p, mine, group);
+    finish_tiles<kNTiles, kMTiles, kWarps>(p, mine, group, factor);
   }
 }
 

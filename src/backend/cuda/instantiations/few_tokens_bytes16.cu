@@ -3,6 +3,6 @@
 
 namespace minillm::cuda {
 
-template void few_token_product_in<Format::kBytes16>(const FewTokenProduct&, cudaStream_t);
+template void few_token_product_in<Format::kBytes16>(FewTokenProduct, cudaStream_t);
 
 }  // namespace minillm::cuda

@@ -3,6 +3,6 @@
 
 namespace minillm::cuda {
 
-template void few_token_product_in<Format::kNibbles>(const FewTokenProduct&, cudaStream_t);
+template void few_token_product_in<Format::kNibbles>(FewTokenProduct, cudaStream_t);
 
 }  // namespace minillm::cuda

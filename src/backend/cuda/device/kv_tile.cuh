@@ -1,0 +1,41 @@
+// kv_tile.cuh - tiles of 64 keys and values on their way from pages to shared memory.
+// Layout in shared memory: 64 rows of keys, then 64 of values, each kDim elements and 16 bytes of padding, which spreads the eight
+// rows that one matrix load reads over all banks.
+#pragma once
+
+#include "backend/cuda/device/mma.cuh"
+#include "backend/cuda/operations.h"
+
+namespace minillm::cuda {
+
+constexpr int kTileKeys = 64, kTileThreads = 128;
+template <int kDim>
+constexpr int kKeyBytes = kDim * 2 + 16;
+
+/// Slots [first, last) that are seen, and the slot of the row's own token.
+struct Visible {
+  int first, last, slot;
+};
+
+/// Starts the copies of slots [slot, slot + 64), zeros for those not visible. `slot` is a multiple of 16: 16 keys lie in one page.
+template <typename T, int kDim>
+__device__ __forceinline__ void copy_tile(uint32_t to, const KeyLayout& cache, const int32_t* table, int g, int slot, const Visible& v) {
+  constexpr int kChunks = kDim / 8;
+  int64_t base[kTileKeys / 16];
+#pragma unroll
+  for (int i = 0; i < kTileKeys / 16; ++i) {
+    const int s = min(slot + 16 * i, (v.last - 1) / 16 * 16);  // Past the end nothing is read; the table must not be, either.
+    base[i] = table[s / cache.page_tokens] * cache.page_stride + s % cache.page_tokens * cache.token_stride + g * cache.head_stride;
+  }
+#pragma unroll
+  for (int u = 0; u < kTileKeys * kChunks / kTileThreads; ++u) {
+    const int i = threadIdx.x + u * kTileThreads, row = i / kChunks, chunk = i % kChunks;
+    const int64_t at =
+        (row < 32 ? (row < 16 ? base[0] : base[1]) : (row < 48 ? base[2] : base[3])) + row % 16 * cache.token_stride + chunk * 8;
+    const bool wanted = slot + row >= v.first && slot + row < v.last;
+    copy16_async(to + row * kKeyBytes<kDim> + chunk * 16, static_cast<const T*>(cache.keys) + at, wanted);
+    copy16_async(to + (kTileKeys + row) * kKeyBytes<kDim> + chunk * 16, static_cast<const T*>(cache.values) + at, wanted);
+  }
+}
+
+}  // namespace minillm::cuda
