@@ -42,6 +42,11 @@ const Case kCases[] = {
     {"narrow_head", 4, 2, 16, {{0, 50}, {200, 1}}, 16, Dtype::kF16, 16, true, 1},
     {"huge_scores", 4, 2, 64, {{600, 3}, {0, 20}}, 64, Dtype::kF32, 64, true, 0, 0, false, false, 100},
     {"huge_scores_capped", 4, 2, 64, {{600, 3}}, 64, Dtype::kF16, 64, true, 0, 30, false, true, 60},
+    {"prefill_80", 4, 2, 80, {{70, 66}, {300, 1}}, 16, Dtype::kF16},
+    {"prefill_192", 4, 4, 192, {{10, 70}}, 64, Dtype::kBF16, 128, true, 0, 0, true},
+    {"prefill_256", 4, 1, 256, {{100, 80}}, 32, Dtype::kF16, 64, true, 50},
+    {"decode_80", 4, 2, 80, {{130, 1}}, 16, Dtype::kBF16},
+    {"decode_192", 8, 2, 192, {{1500, 1}, {20, 2}}, 48, Dtype::kF16},
     {"multi_run", 4, 4, 32, {{2000, 70}}, 64, Dtype::kF16, 512, true, 0, 0, false, true},
 };
 

@@ -63,8 +63,8 @@ class Products : public OnTarget {
 };
 
 TEST_P(Products, MatchTheOracleForEveryTypeAndAwkwardSizes) {
-  const Size sizes[] = {{1, 1, 1},  {0, 17, 1},  {1, 16, 2},  {2, 17, 1},  {3, 15, 3},  {5, 48, 2},
-                        {7, 33, 1}, {8, 100, 5}, {17, 31, 2}, {33, 65, 1}, {1, 130, 9}, {64, 16, 1}};
+  const Size sizes[] = {{1, 1, 1},   {0, 17, 1},  {1, 16, 2},  {2, 17, 1},  {3, 15, 3},  {5, 48, 2}, {7, 33, 1},
+                        {8, 100, 5}, {17, 31, 2}, {33, 65, 1}, {1, 130, 9}, {64, 16, 1}, {96, 33, 2}};
   for (const Dtype dtype : kWeightTypes)
     for (const Size& size : sizes) {
       // K in blocks; float weights take odd widths.

@@ -49,13 +49,18 @@ __global__ void __launch_bounds__(kThreads) argmax_kernel(int32_t* ids, const fl
   const int slice = blockIdx.x, row = blockIdx.y;
   const int64_t per_slice = (vocab + kSlices - 1) / kSlices, end = min(vocab, (slice + 1) * per_slice);
   Best best;
-#pragma unroll 8  // Loads first: each comes from L2.
-  for (int64_t i = slice * per_slice + threadIdx.x; i < end; i += kThreads) {
-    const float x = logits[row * vocab + i];
-    if (!(x < INFINITY))
-      best = {0.0f, -2};
-    else if (x > -INFINITY)
-      best = better(best, {x, static_cast<int32_t>(i)});
+  constexpr int kBatch = 8;  // Loads first: each comes from L2.
+  for (int64_t first = slice * per_slice + threadIdx.x; first < end; first += kBatch * kThreads) {
+    float x[kBatch];
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) x[j] = first + j * kThreads < end ? logits[row * vocab + first + j * kThreads] : -INFINITY;
+#pragma unroll
+    for (int j = 0; j < kBatch; ++j) {
+      if (!(x[j] < INFINITY))
+        best = {0.0f, -2};
+      else if (x[j] > -INFINITY)
+        best = better(best, {x[j], static_cast<int32_t>(first + j * kThreads)});
+    }
   }
   best = block_best(best);
   __shared__ bool is_last;

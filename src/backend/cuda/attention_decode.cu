@@ -18,6 +18,7 @@
 namespace minillm::cuda {
 namespace {
 
+constexpr int kLeastTiles = 4;  ///< Shorter runs spend their time on beginning and merging.
 constexpr int kDecodeWarps = kTileThreads / 32, kGroupRows = 16;
 
 struct DecodeArguments {
@@ -52,7 +53,7 @@ __device__ Cut cut_of(const Visible& v, int target_runs) {
   Cut c;
   c.begin = v.first / 16 * 16;
   c.n_tiles = max(0, (v.last - c.begin + kTileKeys - 1) / kTileKeys);
-  c.tiles_a_run = max(1, (c.n_tiles + target_runs - 1) / target_runs);
+  c.tiles_a_run = max(kLeastTiles, (c.n_tiles + target_runs - 1) / target_runs);
   c.n_runs = max(1, (c.n_tiles + c.tiles_a_run - 1) / c.tiles_a_run);
   return c;
 }
@@ -219,7 +220,7 @@ void launch_decode(const DecodeArguments& p, cudaStream_t stream) {
   constexpr size_t kShared = size_t{kStages<kDim>} * 2 * kTileKeys * kKeyBytes<kDim>;
   static_assert(kShared >= size_t{kDecodeWarps} * kGroupRows * kDim * sizeof(float));
   allow_shared(decode_kernel<T, kDim>, kShared);
-  launch(decode_kernel<T, kDim>, static_cast<unsigned>(2 * multiprocessors()), kTileThreads, kShared, stream, p);
+  launch(decode_kernel<T, kDim>, static_cast<unsigned>((kDim <= 64 ? 3 : 2) * multiprocessors()), kTileThreads, kShared, stream, p);
 }
 
 template <typename T>

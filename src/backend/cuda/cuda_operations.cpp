@@ -106,7 +106,7 @@ void CudaBackend::many_tokens(TensorView out, ConstTensorView x, const CudaWeigh
       dense_->run(out.f32() + tensor.first_row, n, inputs, tensor.data, as, n_tokens, tensor.rows, stride, stream_);
       continue;
     }
-    const int64_t chunk = std::clamp<int64_t>(static_cast<int64_t>(kDequantisedBytes) / (2 * stride), 1, tensor.rows);
+    const int64_t chunk = std::max<int64_t>(static_cast<int64_t>(kDequantisedBytes) / (2 * stride) / kTileRows, 1) * kTileRows;
     void* plain = keep(weights_, static_cast<size_t>(chunk * stride) * sizeof(uint16_t));
     for (int64_t row = 0; row < tensor.rows; row += chunk) {
       const int64_t rows = std::min(chunk, tensor.rows - row);

@@ -24,14 +24,43 @@ __global__ void embed_kernel(float* out, const __grid_constant__ DeviceTensor ta
   }
 }
 
+constexpr int kDequantiseThreads = 256;
+
+/// A block writes a tile of 16 rows. Threads go through it in the order of fragment.h: reads are whole lines, and a warp's writes are
+/// eight runs of 64 bytes or more.
 template <Codes kCodes, typename T>
-__global__ void dequantise_kernel(T* out, const __grid_constant__ DeviceTensor w, int64_t begin, int64_t stride) {
-  for (int64_t k = threadIdx.x * 8; k < stride; k += 8 * blockDim.x) {
-    float values[8];
-    load8<kCodes>(values, w, begin + blockIdx.x, k);
+__global__ void __launch_bounds__(kDequantiseThreads)
+    dequantise_kernel(T* out, const __grid_constant__ DeviceTensor w, int64_t begin, int64_t n, int64_t stride) {
+  const int64_t first = blockIdx.x * int64_t{kTileRows}, n_items = w.stride / kUnitColumns * 64;
+  for (int64_t i = threadIdx.x; i < n_items; i += kDequantiseThreads) {
+    const int64_t row = first + i / 32 % 2 * 8 + i % 32 / 4, column = i / 64 * kUnitColumns + i % 4 * 8;
+    if (row >= n) continue;
 #pragma unroll
-    for (int i = 0; i < 8; ++i) out[blockIdx.x * stride + k + i] = from_float<T>(values[i]);
+    for (int chunk = 0; chunk < kUnitColumns / 32; ++chunk) {
+      const int64_t k = column + chunk * 32;
+      if (k >= stride) break;
+      float values[8];
+      load8<kCodes>(values, w, begin + row, k);
+      alignas(16) T narrow[8];
+#pragma unroll
+      for (int j = 0; j < 8; ++j) narrow[j] = from_float<T>(values[j]);
+#pragma unroll
+      for (int j = 0; j < static_cast<int>(sizeof(narrow) / 16); ++j)
+        reinterpret_cast<uint4*>(out + row * stride + k)[j] = reinterpret_cast<const uint4*>(narrow)[j];
+    }
   }
+}
+
+template <Codes kCodes>
+void launch_dequantise(void* out, Dtype dtype, const DeviceTensor& w, int64_t begin, int64_t n, cudaStream_t stream) {
+  const auto grid = static_cast<unsigned>((n + kTileRows - 1) / kTileRows);
+  const int64_t stride = (w.cols + 7) / 8 * 8;
+  if (dtype == Dtype::kF32)
+    dequantise_kernel<kCodes><<<grid, kDequantiseThreads, 0, stream>>>(static_cast<float*>(out), w, begin, n, stride);
+  else if (dtype == Dtype::kF16)
+    dequantise_kernel<kCodes><<<grid, kDequantiseThreads, 0, stream>>>(static_cast<__half*>(out), w, begin, n, stride);
+  else
+    dequantise_kernel<kCodes><<<grid, kDequantiseThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(out), w, begin, n, stride);
 }
 
 }  // namespace
@@ -45,16 +74,12 @@ void embed(float* out, const DeviceTensor& table, const TokenId* tokens, int64_t
 
 void dequantise(void* out, Dtype dtype, const DeviceTensor& w, int64_t begin, int64_t n, cudaStream_t stream) {
   if (n == 0) return;
-  const auto grid = static_cast<unsigned>(n);
-  const int64_t stride = (w.cols + 7) / 8 * 8;
-  visit_codes(w.codes, [&]<Codes kCodes>() {
-    if (dtype == Dtype::kF32)
-      dequantise_kernel<kCodes><<<grid, 128, 0, stream>>>(static_cast<float*>(out), w, begin, stride);
-    else if (dtype == Dtype::kF16)
-      dequantise_kernel<kCodes><<<grid, 128, 0, stream>>>(static_cast<__half*>(out), w, begin, stride);
-    else
-      dequantise_kernel<kCodes><<<grid, 128, 0, stream>>>(static_cast<__nv_bfloat16*>(out), w, begin, stride);
-  });
+  if (w.codes == Codes::kNibbles)
+    launch_dequantise<Codes::kNibbles>(out, dtype, w, begin, n, stream);
+  else if (w.codes == Codes::kBytes)
+    launch_dequantise<Codes::kBytes>(out, dtype, w, begin, n, stream);
+  else
+    throw Error(ErrorCode::kInternal, "dequantise: a plain weight");
   MINILLM_CUDA(cudaGetLastError());
 }
 

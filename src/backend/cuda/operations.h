@@ -79,7 +79,7 @@ void convert(void* out, Dtype dtype, const float* x, int64_t n_rows, int64_t n, 
 
 // lookups.cu
 void embed(float* out, const DeviceTensor& table, const TokenId* tokens, int64_t n_rows, float scale, cudaStream_t stream);
-/// Rows [begin, begin + n) of w as 16-bit or 32-bit floats, `stride` elements apart.
+/// Rows [begin, begin + n) of a quantised w, begin a multiple of 16, as 16-bit or 32-bit floats, `stride` elements apart.
 void dequantise(void* out, Dtype dtype, const DeviceTensor& w, int64_t begin, int64_t n, cudaStream_t stream);
 
 // products.cu
