@@ -35,11 +35,10 @@ struct Machine {
                                   std::optional<Dtype> convert_to = {}) {
     return pack_weight(tensors, role, convert_to, pool, [this](size_t bytes) { return memory.allocate(bytes); });
   }
-  std::vector<float> multiply(const std::vector<float>& x, int64_t n_rows, const CpuWeight& w,
-                              ActivationTerms terms = ActivationTerms::kOne) {
+  std::vector<float> multiply(const std::vector<float>& x, int64_t n_rows, const CpuWeight& w) {
     // Guard values on both sides: a store outside the output is seen.
     std::vector<float> out(static_cast<size_t>(n_rows * w.rows()) + 32, 12345.0f);
-    products.matmul({out.data() + 16, Dtype::kF32, {n_rows, w.rows()}}, {x.data(), Dtype::kF32, {n_rows, w.cols()}}, w, terms);
+    products.matmul({out.data() + 16, Dtype::kF32, {n_rows, w.rows()}}, {x.data(), Dtype::kF32, {n_rows, w.cols()}}, w);
     for (size_t i = 0; i < 16; ++i) EXPECT_TRUE(out[i] == 12345.0f && out[out.size() - 1 - i] == 12345.0f) << "guard " << i;
     return {out.begin() + 16, out.end() - 16};
   }
@@ -56,16 +55,24 @@ std::vector<float> dequantised(Dtype dtype, const std::vector<uint8_t>& rows, in
   return values;
 }
 
-/// Activations as the kernels see them, in double: a scale every 32, and the error of each unit's scale.
-std::vector<double> rounded_activations(const std::vector<float>& x, ActivationTerms terms) {
+/// Activations as the kernels see them, in double: 15 bits with a scale every 32 values of a row of `k`, 8 bits where the unit's
+/// largest value is at most the root of the mean square of those of its row.
+std::vector<double> rounded_activations(const std::vector<float>& x, int64_t k) {
   std::vector<double> rounded(x.size());
-  for (size_t unit = 0; unit < x.size(); unit += 32) {
-    float amax = 0;
-    for (size_t i = unit; i < unit + 32; ++i) amax = std::max(amax, std::fabs(x[i]));
-    const float inverse = amax == 0 ? 0 : 127.0f / amax;
-    for (size_t i = unit; i < unit + 32; ++i) {
+  const auto width = static_cast<size_t>(k);
+  for (size_t row = 0; row < x.size(); row += width) {
+    std::vector<float> largest;
+    double energy = 0;
+    for (size_t unit = row; unit < row + width; unit += 32) {
+      largest.push_back(0);
+      for (size_t i = unit; i < unit + 32; ++i) largest.back() = std::max(largest.back(), std::fabs(x[i]));
+      energy += static_cast<double>(largest.back()) * static_cast<double>(largest.back());
+    }
+    for (size_t i = row; i < row + width; ++i) {
+      const float amax = largest[(i - row) / 32], inverse = amax == 0 ? 0 : 127.0f / amax;
+      const bool fine = static_cast<double>(amax) > std::sqrt(energy / static_cast<double>(largest.size()));
       const float steps = x[i] * inverse, code = std::nearbyintf(steps);
-      const float low = terms == ActivationTerms::kTwo ? std::nearbyintf((steps - code) * 128.0f) : 0.0f;
+      const float low = fine ? std::nearbyintf((steps - code) * 128.0f) : 0.0f;
       rounded[i] = (static_cast<double>(code) + static_cast<double>(low) / 128.0) * static_cast<double>(amax / 127.0f);
     }
   }
@@ -92,25 +99,24 @@ TEST_P(ProductsOn, QuantisedWeightsMatchDoubleOnTheSameIntegers) {
   Machine machine(GetParam());
   const bool scalar = GetParam() == Isa::kScalar;
   for (Dtype dtype : test::kBlockFormats)
-    for (ActivationTerms terms : {ActivationTerms::kOne, ActivationTerms::kTwo})
-      for (int64_t n_rows : {1, 3, 13}) {
-        const int64_t n = scalar ? 37 : 133, k = 256 * (dtype == Dtype::kQ6_K ? 9 : 3);  // 9 * 256: more than one chunk of k.
-        const auto rows = test::random_rows(dtype, 1, n, k);
-        const auto x = test::randn(2, n_rows * k);
-        const ConstTensorView view(rows.data(), dtype, {n, k});
-        const auto got = machine.multiply(x, n_rows, *machine.pack({&view, 1}), terms);
-        const auto w = dequantised(dtype, rows, n, k);
-        const auto rounded = rounded_activations(x, terms);
-        for (int64_t t = 0; t < n_rows; ++t)
-          for (int64_t i = 0; i < n; ++i) {
-            // Integer parts are exact. Each of K/32 (at most K/16) float steps rounds a partial sum of at most `size`
-            // (offsets: twice that, code and offset parts may cancel), and each scale product rounds once.
-            const Expected want = dot_in_double(rounded.data() + t * k, w.data() + i * k, k);
-            const double tolerance = 4 * (2.0 + std::sqrt(static_cast<double>(k) / 16)) * 0x1p-24 * (want.size + 1.0);
-            ASSERT_NEAR(got[static_cast<size_t>(t * n + i)], want.value, tolerance)
-                << name_of(dtype) << " T=" << n_rows << " t=" << t << " n=" << i << " terms=" << static_cast<int>(terms) + 1;
-          }
-      }
+    for (int64_t n_rows : {1, 3, 13}) {
+      const int64_t n = scalar ? 37 : 133, k = 256 * (dtype == Dtype::kQ6_K ? 9 : 3);  // 9 * 256: more than one chunk of k.
+      const auto rows = test::random_rows(dtype, 1, n, k);
+      const auto x = test::randn(2, n_rows * k);
+      const ConstTensorView view(rows.data(), dtype, {n, k});
+      const auto got = machine.multiply(x, n_rows, *machine.pack({&view, 1}));
+      const auto w = dequantised(dtype, rows, n, k);
+      const auto rounded = rounded_activations(x, k);
+      for (int64_t t = 0; t < n_rows; ++t)
+        for (int64_t i = 0; i < n; ++i) {
+          // Integer parts are exact. Each of K/32 (at most K/16) float steps rounds a partial sum of at most `size`
+          // (offsets: twice that, code and offset parts may cancel), and each scale product rounds once.
+          const Expected want = dot_in_double(rounded.data() + t * k, w.data() + i * k, k);
+          const double tolerance = 4 * (2.0 + std::sqrt(static_cast<double>(k) / 16)) * 0x1p-24 * (want.size + 1.0);
+          ASSERT_NEAR(got[static_cast<size_t>(t * n + i)], want.value, tolerance)
+              << name_of(dtype) << " T=" << n_rows << " t=" << t << " n=" << i;
+        }
+    }
 }
 
 TEST_P(ProductsOn, FloatWeightsMatchDouble) {
@@ -139,28 +145,27 @@ TEST_P(ProductsOn, ARowOfABatchIsBitwiseTheRowAlone) {
   const int64_t n = scalar ? 20 : 150, max_rows = scalar ? 17 : 512;
   std::vector<Dtype> dtypes(std::begin(test::kBlockFormats), std::end(test::kBlockFormats));
   dtypes.insert(dtypes.end(), {Dtype::kF32, Dtype::kF16, Dtype::kBF16});
-  for (Dtype dtype : dtypes)
-    for (ActivationTerms terms : {ActivationTerms::kOne, ActivationTerms::kTwo}) {
-      const int64_t k = dtype == Dtype::kQ4_K || scalar ? 2304 : 768;
-      const auto rows = test::random_rows(dtype, 5, n, k);
-      const auto x = test::randn(6, max_rows * k);
-      const ConstTensorView view(rows.data(), dtype, {n, k});
-      const auto w = machine.pack({&view, 1});
-      std::vector<float> alone;
-      for (int64_t t = 0; t < max_rows; ++t) {
-        const auto row = machine.multiply({x.begin() + t * k, x.begin() + (t + 1) * k}, 1, *w, terms);
-        alone.insert(alone.end(), row.begin(), row.end());
-      }
-      for (int64_t n_rows : {1, 2, 3, 5, 16, 17, 64, 512}) {
-        if (n_rows > max_rows) break;
-        const std::vector<float> batch(x.begin(), x.begin() + n_rows * k);
-        for (Machine* m : {&machine, &one_thread, &three}) {
-          const auto got = m->multiply(batch, n_rows, *w, terms);
-          ASSERT_EQ(std::memcmp(got.data(), alone.data(), got.size() * sizeof(float)), 0)
-              << name_of(dtype) << " T=" << n_rows << " threads=" << m->pool.n_threads() << " terms=" << static_cast<int>(terms) + 1;
-        }
+  for (Dtype dtype : dtypes) {
+    const int64_t k = dtype == Dtype::kQ4_K || scalar ? 2304 : 768;
+    const auto rows = test::random_rows(dtype, 5, n, k);
+    const auto x = test::randn(6, max_rows * k);
+    const ConstTensorView view(rows.data(), dtype, {n, k});
+    const auto w = machine.pack({&view, 1});
+    std::vector<float> alone;
+    for (int64_t t = 0; t < max_rows; ++t) {
+      const auto row = machine.multiply({x.begin() + t * k, x.begin() + (t + 1) * k}, 1, *w);
+      alone.insert(alone.end(), row.begin(), row.end());
+    }
+    for (int64_t n_rows : {1, 2, 3, 5, 16, 17, 64, 512}) {
+      if (n_rows > max_rows) break;
+      const std::vector<float> batch(x.begin(), x.begin() + n_rows * k);
+      for (Machine* m : {&machine, &one_thread, &three}) {
+        const auto got = m->multiply(batch, n_rows, *w);
+        ASSERT_EQ(std::memcmp(got.data(), alone.data(), got.size() * sizeof(float)), 0)
+            << name_of(dtype) << " T=" << n_rows << " threads=" << m->pool.n_threads();
       }
     }
+  }
 }
 
 TEST_P(ProductsOn, StackedTensorsOfMixedTypesEqualTheirParts) {
@@ -197,31 +202,30 @@ TEST_P(ProductsOn, ExtremeCodesAreExact) {
   Machine machine(GetParam());
   const int64_t k = 256, n = 17;
   for (Dtype dtype : test::kBlockFormats)
-    for (int fill : {0x00, 0x80, 0x7F, 0xFF})
-      for (ActivationTerms terms : {ActivationTerms::kOne, ActivationTerms::kTwo}) {
-        auto rows = test::random_rows(dtype, 8, n, k);
-        const size_t block = block_bytes(dtype);
-        const bool has_m = block == 20 || block == 24 || block == 144 || block == 176;
-        for (size_t at = 0; at < rows.size(); ++at) {
-          const size_t in_block = at % block;
-          const bool is_float = dtype == Dtype::kQ6_K ? in_block >= 208 : in_block < (has_m ? 4u : 2u);
-          if (!is_float) rows[at] = static_cast<uint8_t>(fill);
-        }
-        const ConstTensorView view(rows.data(), dtype, {n, k});
-        const auto packed = machine.pack({&view, 1});
-        const auto w = dequantised(dtype, rows, n, k);
-        for (float value : {1.0f, -1.0f, 1e20f, -1e-20f}) {
-          const std::vector<float> x(static_cast<size_t>(2 * k), value);
-          for (int64_t n_rows : {1, 2}) {
-            const auto got = machine.multiply(x, n_rows, *packed, terms);
-            const std::vector<double> wide(x.begin(), x.end());
-            for (int64_t i = 0; i < n; ++i) {
-              const Expected want = dot_in_double(wide.data(), w.data() + i * k, k);
-              ASSERT_NEAR(got[static_cast<size_t>(i)], want.value, 64 * 0x1p-24 * want.size + 1e-36) << name_of(dtype) << " fill " << fill;
-            }
+    for (int fill : {0x00, 0x80, 0x7F, 0xFF}) {
+      auto rows = test::random_rows(dtype, 8, n, k);
+      const size_t block = block_bytes(dtype);
+      const bool has_m = block == 20 || block == 24 || block == 144 || block == 176;
+      for (size_t at = 0; at < rows.size(); ++at) {
+        const size_t in_block = at % block;
+        const bool is_float = dtype == Dtype::kQ6_K ? in_block >= 208 : in_block < (has_m ? 4u : 2u);
+        if (!is_float) rows[at] = static_cast<uint8_t>(fill);
+      }
+      const ConstTensorView view(rows.data(), dtype, {n, k});
+      const auto packed = machine.pack({&view, 1});
+      const auto w = dequantised(dtype, rows, n, k);
+      for (float value : {1.0f, -1.0f, 1e20f, -1e-20f}) {
+        const std::vector<float> x(static_cast<size_t>(2 * k), value);
+        for (int64_t n_rows : {1, 2}) {
+          const auto got = machine.multiply(x, n_rows, *packed);
+          const std::vector<double> wide(x.begin(), x.end());
+          for (int64_t i = 0; i < n; ++i) {
+            const Expected want = dot_in_double(wide.data(), w.data() + i * k, k);
+            ASSERT_NEAR(got[static_cast<size_t>(i)], want.value, 64 * 0x1p-24 * want.size + 1e-36) << name_of(dtype) << " fill " << fill;
           }
         }
       }
+    }
 }
 
 TEST_P(ProductsOn, NonFiniteInputsGiveNaNInTheirRowsOnly) {
@@ -242,6 +246,32 @@ TEST_P(ProductsOn, NonFiniteInputsGiveNaNInTheirRowsOnly) {
     const auto got = machine.multiply(test::randn(11, 2 * k), 2, *machine.pack({&view, 1}));
     for (int64_t i = 0; i < 2 * n; ++i) ASSERT_EQ(std::isfinite(got[static_cast<size_t>(i)]), i % n != 5) << name_of(dtype) << " " << i;
   }
+}
+
+// A quarter of the units are 32 times larger than the others, and different ones in neighbouring rows: the large ones have all of their
+// bits, and a tile of rows that do not agree about which are large gives what each row gives alone.
+TEST_P(ProductsOn, LargeUnitsAreFineWhicheverRowsShareATile) {
+  Machine machine(GetParam());
+  const int64_t k = 512, n = 40, n_rows = 9;
+  const auto rows = test::random_rows(Dtype::kQ8_0, 13, n, k);
+  const ConstTensorView view(rows.data(), Dtype::kQ8_0, {n, k});
+  const auto packed = machine.pack({&view, 1});
+  const auto w = dequantised(Dtype::kQ8_0, rows, n, k);
+  auto x = test::randn(14, n_rows * k);
+  for (int64_t i = 0; i < n_rows * k; ++i)
+    if ((i / k + i % k / 32) % 4 == 0) x[static_cast<size_t>(i)] *= 32;
+  const auto rounded = rounded_activations(x, k);
+  for (size_t i = 0; i < x.size(); ++i)  // The large units' steps are 128 times finer than those of 8 bits.
+    if ((i / 512 + i % 512 / 32) % 4 == 0) {
+      ASSERT_NEAR(rounded[i], static_cast<double>(x[i]), 32 * 5.0 / 127 / 128) << i;
+    }
+  const auto got = machine.multiply(x, n_rows, *packed);
+  for (int64_t t = 0; t < n_rows; ++t)
+    for (int64_t i = 0; i < n; ++i) {
+      const Expected want = dot_in_double(rounded.data() + t * k, w.data() + i * k, k);
+      const double tolerance = 4 * (2.0 + std::sqrt(static_cast<double>(k) / 16)) * 0x1p-24 * (want.size + 1.0);
+      ASSERT_NEAR(got[static_cast<size_t>(t * n + i)], want.value, tolerance) << t << " " << i;
+    }
 }
 
 TEST_P(ProductsOn, ZeroAndTinyActivationsGiveZero) {

@@ -14,10 +14,6 @@
 namespace minillm::cpu {
 namespace {
 
-/// Every product of quantised weights takes its activations as two int8 terms, 15 bits: with one, noise turned the first word of the
-/// default model's answer to "What is the capital of France?" (docs/SPEED.md, "Quantised products", has the price of each choice).
-constexpr ActivationTerms kActivationTerms = ActivationTerms::kTwo;
-
 constexpr int64_t kParallelElements = 16384;  ///< Less work than this is done before another thread has noticed.
 constexpr int64_t kItemElements = 8192;       ///< Rows are handed out in runs of about this much.
 
@@ -127,7 +123,7 @@ void CpuBackend::rms_norm(TensorView out, ConstTensorView x, ConstTensorView wei
   for_rows(x.dim(0), n, [&](int64_t t) { kernels_.rms_norm(out.f32() + t * n, x.f32() + t * n, weight.f32(), n, eps); });
 }
 
-void CpuBackend::matmul(TensorView out, ConstTensorView x, const PackedWeight& w) { products_.matmul(out, x, own(w), kActivationTerms); }
+void CpuBackend::matmul(TensorView out, ConstTensorView x, const PackedWeight& w) { products_.matmul(out, x, own(w)); }
 
 void CpuBackend::add(TensorView x, ConstTensorView y) {
   MINILLM_CHECK(x.n_elements() == y.n_elements(), x.n_elements(), " and ", y.n_elements(), " elements");

@@ -10,15 +10,21 @@
 
 namespace minillm::cpu {
 
-/// Activations quantised in units of 32: x = scale * code, or scale * (128 code + low) with two terms.
-/// U = K / 32. A unit with a NaN or an infinity has a NaN scale; one below 1e-30 is zero.
-struct QuantisedRows {
-  int8_t* codes = nullptr;             ///< [T, K], -127..127
-  int8_t* low = nullptr;               ///< [T, K], -64..64, or null: one term.
-  float* scales = nullptr;             ///< [T, U]
-  float* scaled_sums = nullptr;        ///< [T, U] scale * sum of the unit's integers
-  int32_t* negative_sums = nullptr;    ///< [T, U] minus the sum of the unit's integers
+/// One term of the activations, U = K / 32.
+struct ActivationTerm {
+  int8_t* codes = nullptr;             ///< [T, K]
+  int32_t* negative_sums = nullptr;    ///< [T, U] minus the sum of the unit's codes
   int32_t* negative_halves = nullptr;  ///< [T, 2U] the same for each 16
+};
+
+/// Activations as integers of 15 bits with a scale every 32 values: x = scale * (128 high + low), high in -127..127, low in -64..64.
+/// A unit that is small beside the others of its row is coarse: its low codes are all zeros, and a product may leave them out.
+/// A unit with a NaN or an infinity has a NaN scale; one below 1e-30 is zero.
+struct QuantisedRows {
+  ActivationTerm high, low;
+  uint8_t* fine = nullptr;       ///< [T, U] 0: the unit is coarse.
+  float* scales = nullptr;       ///< [T, U]
+  float* scaled_sums = nullptr;  ///< [T, U] scale * sum of the unit's integers
   int64_t k = 0;
 };
 
@@ -39,7 +45,7 @@ struct Unpacked {
   float* offsets = nullptr;
 };
 inline constexpr int kMaxTilePanels = 4;
-inline constexpr int64_t kChunk = 2048;  ///< Values of k unpacked at a time: 2 panels take 64 KiB of codes and 16 KiB of scales.
+inline constexpr int64_t kChunk = 2048;  ///< Values of k unpacked at a time: 3 panels take 96 KiB of codes and 24 KiB of scales.
 
 /// One block of outputs: a register tile's rows by tokens [first_token, first_token + n_tokens), over k in [k0, k0 + n_k).
 struct Tile {
@@ -58,7 +64,7 @@ enum class UnitKind : uint8_t {
   kOffset,  ///< scale code + offset
   kHalves,  ///< scale (code - zero), a scale every 16
 };
-inline constexpr int kUnitKinds = 4, kDtypes = 12, kTerms = 2;
+inline constexpr int kUnitKinds = 4, kDtypes = 12;
 constexpr UnitKind unit_kind(Dtype dtype) noexcept {
   if (dtype == Dtype::kQ8_0) return UnitKind::kWide;
   if (dtype == Dtype::kQ6_K) return UnitKind::kHalves;
@@ -84,12 +90,12 @@ struct Kernels {
   // --- Quantised products -------------------------------------------------------------------------------------------
   /// Row t of `to` from x [K]; K is a multiple of 32.
   void (*quantise_row)(const float* x, const QuantisedRows& to, int64_t t);
-  /// out[n] = row `token` of x times the panels' row n. By format and number of terms - 1; null where there is none.
-  void (*gemv[kDtypes][kTerms])(const PanelSpan& w, const QuantisedRows& x, int64_t token, float* out);
+  /// out[n] = row `token` of x times the panels' row n. By format; null where there is none.
+  void (*gemv[kDtypes])(const PanelSpan& w, const QuantisedRows& x, int64_t token, float* out);
   /// Takes k in [k0, k0 + n_k) of every panel of `w` apart; k0 and n_k are multiples of the block.
   void (*unpack[kDtypes])(const PanelSpan& w, int64_t k0, int64_t n_k, const Unpacked& to);
   /// Adds to `out` (or starts it, where k0 is 0).
-  void (*gemm[kUnitKinds][kTerms])(const Tile& tile, const QuantisedRows& x, int shift);
+  void (*gemm[kUnitKinds])(const Tile& tile, const QuantisedRows& x, int shift);
 
   // --- Float products -----------------------------------------------------------------------------------------------
   void (*float_gemv[3])(const PanelSpan& w, const float* x, float* out);  ///< kF32, kF16, kBF16

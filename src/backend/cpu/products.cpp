@@ -55,7 +55,7 @@ Unpacked Products::unpacked(int thread) const {
   return {at, reinterpret_cast<float*>(at + kCodesBytes), reinterpret_cast<float*>(at + kCodesBytes + kScalesBytes)};
 }
 
-QuantisedRows Products::activations(int64_t n_rows, int64_t k, ActivationTerms terms) {
+QuantisedRows Products::activations(int64_t n_rows, int64_t k) {
   reserve(n_rows, k);
   uint8_t* at = static_cast<uint8_t*>(activations_.data());
   const auto take = [&at](int64_t bytes) {
@@ -66,17 +66,19 @@ QuantisedRows Products::activations(int64_t n_rows, int64_t k, ActivationTerms t
   const int64_t units = k / kUnit;
   QuantisedRows rows;
   rows.k = k;
-  rows.codes = reinterpret_cast<int8_t*>(take(n_rows * k));
-  if (terms == ActivationTerms::kTwo) rows.low = reinterpret_cast<int8_t*>(take(n_rows * k));
+  for (ActivationTerm* term : {&rows.high, &rows.low}) {
+    term->codes = reinterpret_cast<int8_t*>(take(n_rows * k));
+    term->negative_sums = reinterpret_cast<int32_t*>(take(n_rows * units * 4));
+    term->negative_halves = reinterpret_cast<int32_t*>(take(n_rows * units * 8));
+  }
+  rows.fine = take(n_rows * units);
   rows.scales = reinterpret_cast<float*>(take(n_rows * units * 4));
   rows.scaled_sums = reinterpret_cast<float*>(take(n_rows * units * 4));
-  rows.negative_sums = reinterpret_cast<int32_t*>(take(n_rows * units * 4));
-  rows.negative_halves = reinterpret_cast<int32_t*>(take(n_rows * units * 8));
   return rows;
 }
 
 void Products::reserve(int64_t max_rows, int64_t max_k) {
-  const int64_t bytes = max_rows * (2 * max_k + ceil_div(max_k, kUnit) * 20) + 6 * kAlignment;
+  const int64_t bytes = max_rows * (2 * max_k + ceil_div(max_k, kUnit) * 33) + 9 * kAlignment;
   if (static_cast<int64_t>(activations_.bytes()) >= bytes) return;
   activations_ = Buffer();  // Freed first: both at once may not fit.
   activations_ = allocate_(static_cast<size_t>(bytes));
@@ -89,7 +91,7 @@ void Products::quantise(const QuantisedRows& to, const float* x, int64_t n_rows)
   for (int64_t t = 0; t < n_rows; ++t) one(t, 0);
 }
 
-void Products::multiply_row(float* out, const float* x, const QuantisedRows& quantised, const CpuWeight& w, int terms) {
+void Products::multiply_row(float* out, const float* x, const QuantisedRows& quantised, const CpuWeight& w) {
   int64_t panels = 4;  // What gemv likes to read at once; fewer only to keep every thread busy.
   while (panels > 1 && Items{w.segments(), panels}.count() < kItemsPerThread * pool_.n_threads()) panels /= 2;
   const Items items{w.segments(), panels};
@@ -98,13 +100,13 @@ void Products::multiply_row(float* out, const float* x, const QuantisedRows& qua
     float* to = out + segment->first_row + (span.data - segment->data) / segment->stride * kPanelRows;
     const auto format = static_cast<size_t>(segment->dtype);
     if (is_quantised(segment->dtype))
-      kernels_.gemv[format][terms](span, quantised, 0, to);
+      kernels_.gemv[format](span, quantised, 0, to);
     else
       kernels_.float_gemv[format](span, x, to);
   });
 }
 
-void Products::multiply_rows(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w, int terms) {
+void Products::multiply_rows(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w) {
   const Items items{w.segments(), kernels_.tile_panels};
   const int64_t k = w.cols();
   pool_.for_each(items.count(), [&](int64_t item, int thread) {
@@ -122,7 +124,7 @@ void Products::multiply_rows(float* out, const float* x, const QuantisedRows& qu
       tile.n_k = std::min(chunk, k - tile.k0);
       if (quantised_weight) {
         kernels_.unpack[format](span, tile.k0, tile.n_k, tile.weights);
-        kernels_.gemm[static_cast<size_t>(unit_kind(segment->dtype))][terms](tile, quantised, zero_shift(segment->dtype));
+        kernels_.gemm[static_cast<size_t>(unit_kind(segment->dtype))](tile, quantised, zero_shift(segment->dtype));
       } else {
         kernels_.float_unpack[format](span, tile.k0, tile.n_k, tile.weights);
         kernels_.float_gemm(tile, x, k);
@@ -131,7 +133,7 @@ void Products::multiply_rows(float* out, const float* x, const QuantisedRows& qu
   });
 }
 
-void Products::matmul(TensorView out, ConstTensorView x, const CpuWeight& w, ActivationTerms terms) {
+void Products::matmul(TensorView out, ConstTensorView x, const CpuWeight& w) {
   const int64_t n_rows = x.dim(0), k = w.cols();
   MINILLM_CHECK(x.dim(1) == k && out.dim(0) == n_rows && out.dim(1) == w.rows(), "x ", n_rows, " x ", x.dim(1), ", w ", w.rows(), " x ", k,
                 ", out ", out.dim(0), " x ", out.dim(1));
@@ -139,14 +141,13 @@ void Products::matmul(TensorView out, ConstTensorView x, const CpuWeight& w, Act
   if (n_rows == 0) return;
   QuantisedRows quantised;
   if (std::ranges::any_of(w.segments(), [](const Segment& s) { return is_quantised(s.dtype); })) {
-    quantised = activations(n_rows, k, terms);
+    quantised = activations(n_rows, k);
     quantise(quantised, x.f32(), n_rows);
   }
-  const int term_index = terms == ActivationTerms::kTwo ? 1 : 0;
   if (n_rows == 1)
-    multiply_row(out.f32(), x.f32(), quantised, w, term_index);
+    multiply_row(out.f32(), x.f32(), quantised, w);
   else
-    multiply_rows(out.f32(), x.f32(), quantised, n_rows, w, term_index);
+    multiply_rows(out.f32(), x.f32(), quantised, n_rows, w);
 }
 
 }  // namespace minillm::cpu

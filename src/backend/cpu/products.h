@@ -1,7 +1,7 @@
 // products.h - out[t, n] = sum_k x[t, k] w[n, k] for packed weights: quantises the activations once, then hands panels to threads.
 // Which path: one row goes through gemv (weights read straight from memory), more through gemm (weights unpacked to the L2 cache).
 //   Both give the same bits.
-// Memory: quantised activations of the largest step, and 80 to 160 KiB a thread for unpacked weights.
+// Memory: quantised activations of the largest step, and 160 KiB a thread for unpacked weights.
 #pragma once
 
 #include <cstdint>
@@ -15,9 +15,6 @@
 
 namespace minillm::cpu {
 
-/// How finely activations are quantised against quantised weights: 8 bits, or 15 bits for products where it pays.
-enum class ActivationTerms : uint8_t { kOne, kTwo };
-
 class Products {
  public:
   /// `allocate` gives 64-byte aligned memory and counts it; pool and kernels must outlive this object.
@@ -26,13 +23,13 @@ class Products {
   /// Makes room for inputs [max_rows, max_k]; grows only. A larger input grows it then.
   void reserve(int64_t max_rows, int64_t max_k);
   /// x [T, K], out [T, N], float32. Throws Error{kInvalidArgument} for a weight that was packed for lookups only.
-  void matmul(TensorView out, ConstTensorView x, const CpuWeight& w, ActivationTerms terms);
+  void matmul(TensorView out, ConstTensorView x, const CpuWeight& w);
 
  private:
-  QuantisedRows activations(int64_t n_rows, int64_t k, ActivationTerms terms);
+  QuantisedRows activations(int64_t n_rows, int64_t k);
   void quantise(const QuantisedRows& to, const float* x, int64_t n_rows);
-  void multiply_row(float* out, const float* x, const QuantisedRows& quantised, const CpuWeight& w, int terms);
-  void multiply_rows(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w, int terms);
+  void multiply_row(float* out, const float* x, const QuantisedRows& quantised, const CpuWeight& w);
+  void multiply_rows(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w);
   Unpacked unpacked(int thread) const;
 
   ThreadPool& pool_;

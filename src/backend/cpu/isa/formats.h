@@ -93,14 +93,12 @@ MINILLM_INLINE Floats load_offset(const Header& header, const uint8_t* unit) {
 }
 
 /// The one way a unit (or half of one) enters an output: sum + (float)dot * (weight scale * activation scale).
-/// With two terms the activation is 128 high + low, so dot is too.
-template <int Terms>
-MINILLM_INLINE Floats add_unit(Floats sum, Ints high, Ints low, Floats weight_scale, Floats activation_scale) {
-  const Ints total = Terms == 2 ? add(shift_left(high, 7), low) : low;
-  return fma(to_floats(total), mul(weight_scale, activation_scale), sum);
+/// `dot` is that of the integers 128 high + low.
+MINILLM_INLINE Floats add_unit(Floats sum, Ints dot, Floats weight_scale, Floats activation_scale) {
+  return fma(to_floats(dot), mul(weight_scale, activation_scale), sum);
 }
 
-/// What `low` starts from: -zero * sum of the activations, so that the products with `code` become those with `code - zero`.
+/// What a term's dot starts from: -zero * sum of the activations, so that the products with `code` become those with `code - zero`.
 template <UnitKind Kind>
 MINILLM_INLINE Ints start_of_dot(const int32_t* negative_sum, int shift) {
   if constexpr (Kind == UnitKind::kOffset || (Kind == UnitKind::kWide && kWideIsSigned))

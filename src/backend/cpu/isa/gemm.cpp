@@ -44,16 +44,39 @@ void unpack(const PanelSpan& w, int64_t k0, int64_t n_k, const Unpacked& to) {
   }
 }
 
-/// A tile of M panels by N tokens over the whole chunk.
-template <UnitKind Kind, int M, int N, int Terms>
+/// The same address, which the compiler takes for another: it would keep what it loaded from there in registers and spill sums.
+MINILLM_INLINE const uint8_t* load_again(const uint8_t* p) {
+  asm("" : "+r"(p));
+  return p;
+}
+
+/// Adds the products of one half (or all) of a unit's codes: `codes` of token n are at codes + n * stride.
+template <UnitKind Kind, int M, int N, int FirstQuad, int Quads>
+MINILLM_INLINE void add_dots(Ints (&dots)[M][N], const uint8_t* weights, int64_t panel_codes, const int8_t* codes, int64_t stride) {
+  unroll<Quads>([&](auto i) __attribute__((always_inline)) {
+    constexpr int kQuad = FirstQuad + decltype(i)::value;
+    Bytes w[M];
+    unroll<M>([&](auto m) __attribute__((always_inline)) { w[m] = load_bytes(weights + m * panel_codes + 64 * kQuad); });
+    unroll<N>([&](auto n) __attribute__((always_inline)) {
+      const FourCodes four = four_codes(codes + n * stride + 4 * kQuad);
+      unroll<M>([&](auto m) __attribute__((always_inline)) { dots[m][n] = dot_codes<Kind>(dots[m][n], w[m], four); });
+    });
+  });
+}
+
+/// A tile of M panels by N tokens over the whole chunk. The low term is added where any of the tokens has one: zeros change nothing.
+template <UnitKind Kind, int M, int N>
 [[gnu::noinline]] void run_tile(const Tile& tile, int64_t t, const QuantisedRows& x, int shift) {
-  constexpr int kHalves = Kind == UnitKind::kHalves ? 2 : 1;
-  const int64_t n_units = tile.n_k / kUnit, row_units = x.k / kUnit, token = tile.first_token + t, first_unit = tile.k0 / kUnit;
-  const int8_t* codes = x.codes + token * x.k + tile.k0;
-  const int8_t* low_codes = Terms == 2 ? x.low + token * x.k + tile.k0 : nullptr;
-  const float *activation_scales = x.scales + token * row_units + first_unit, *scaled_sums = x.scaled_sums + token * row_units + first_unit;
-  const int32_t* starts = (kHalves == 2 ? x.negative_halves : x.negative_sums) + kHalves * (token * row_units + first_unit);
-  const uint8_t* weights = tile.weights.codes;
+  constexpr int kHalves = Kind == UnitKind::kHalves ? 2 : 1, kQuads = 8 / kHalves;
+  const int64_t n_units = tile.n_k / kUnit, row_units = x.k / kUnit, token = tile.first_token + t;
+  const int64_t first_unit = token * row_units + tile.k0 / kUnit;
+  const auto starts_of = [&](const ActivationTerm& term) {
+    return kHalves == 2 ? term.negative_halves + 2 * first_unit : term.negative_sums + first_unit;
+  };
+  const int8_t *codes = x.high.codes + first_unit * kUnit, *low_codes = x.low.codes + first_unit * kUnit;
+  const int32_t *starts = starts_of(x.high), *low_starts = starts_of(x.low);
+  const float *activation_scales = x.scales + first_unit, *scaled_sums = x.scaled_sums + first_unit;
+  const uint8_t *fine = x.fine + first_unit, *weights = tile.weights.codes;
   const float *scales = tile.weights.scales, *offsets = tile.weights.offsets;
   const int64_t panel_codes = n_units * kUnitCodes, panel_scales = n_units * kHalves * kPanelRows, panel_offsets = n_units * kPanelRows;
   float* const out = tile.out + t * tile.out_stride;
@@ -66,38 +89,32 @@ template <UnitKind Kind, int M, int N, int Terms>
   });
 
   for (int64_t u = 0; u < n_units; ++u) {
+    uint8_t any_fine = 0;
+    unroll<N>([&](auto n) __attribute__((always_inline)) { any_fine |= fine[n * row_units + u]; });
     unroll<kHalves>([&](auto h) __attribute__((always_inline)) {
-      Ints high[M][N], low[M][N];
+      constexpr int kFirst = kQuads * decltype(h)::value;
+      Ints dots[M][N];
       unroll<N>([&](auto n) __attribute__((always_inline)) {
         const Ints start = start_of_dot<Kind>(starts + n * row_units * kHalves + h, shift);
-        unroll<M>([&](auto m) __attribute__((always_inline)) {
-          high[m][n] = splat_int(0);
-          low[m][n] = start;
-        });
+        unroll<M>([&](auto m) __attribute__((always_inline)) { dots[m][n] = start; });
       });
-      unroll<8 / kHalves>([&](auto i) __attribute__((always_inline)) {
-        constexpr int kQuad = decltype(i)::value + 4 * decltype(h)::value;
-        Bytes w[M];
-        unroll<M>([&](auto m) __attribute__((always_inline)) { w[m] = load_bytes(weights + m * panel_codes + 64 * kQuad); });
+      add_dots<Kind, M, N, kFirst, kQuads>(dots, weights, panel_codes, codes, x.k);
+      unroll<N>([&](auto n) __attribute__((always_inline)) {
+        unroll<M>([&](auto m) __attribute__((always_inline)) { dots[m][n] = shift_left(dots[m][n], 7); });
+      });
+      if (any_fine != 0) {
         unroll<N>([&](auto n) __attribute__((always_inline)) {
-          const FourCodes four = four_codes(codes + n * x.k + 4 * kQuad);
-          unroll<M>([&](auto m) __attribute__((always_inline)) {
-            Ints& to = Terms == 2 ? high[m][n] : low[m][n];
-            to = dot_codes<Kind>(to, w[m], four);
-          });
-          if constexpr (Terms == 2) {
-            const FourCodes low_four = four_codes(low_codes + n * x.k + 4 * kQuad);
-            unroll<M>([&](auto m) __attribute__((always_inline)) { low[m][n] = dot_codes<Kind>(low[m][n], w[m], low_four); });
-          }
+          const Ints start = start_of_dot<Kind>(low_starts + n * row_units * kHalves + h, shift);
+          unroll<M>([&](auto m) __attribute__((always_inline)) { dots[m][n] = add(dots[m][n], start); });
         });
-      });
+        add_dots<Kind, M, N, kFirst, kQuads>(dots, load_again(weights), panel_codes, low_codes, x.k);
+      }
       Floats weight_scale[M];
       unroll<M>([&](auto m) __attribute__((always_inline)) { weight_scale[m] = load(scales + m * panel_scales); });
       unroll<N>([&](auto n) __attribute__((always_inline)) {
         const Floats activation_scale = splat(activation_scales[n * row_units]);
-        unroll<M>([&](auto m) __attribute__((always_inline)) {
-          sum[m][n] = add_unit<Terms>(sum[m][n], high[m][n], low[m][n], weight_scale[m], activation_scale);
-        });
+        unroll<M>([&](auto m)
+                      __attribute__((always_inline)) { sum[m][n] = add_unit(sum[m][n], dots[m][n], weight_scale[m], activation_scale); });
       });
       scales += kPanelRows;
     });
@@ -113,9 +130,10 @@ template <UnitKind Kind, int M, int N, int Terms>
     }
     weights += kUnitCodes;
     codes += kUnit;
-    if constexpr (Terms == 2) low_codes += kUnit;
+    low_codes += kUnit;
     ++activation_scales;
     starts += kHalves;
+    low_starts += kHalves;
   }
 
   unroll<N>([&](auto n) __attribute__((always_inline)) {
@@ -124,23 +142,21 @@ template <UnitKind Kind, int M, int N, int Terms>
   });
 }
 
-template <UnitKind Kind, int Terms>
+template <UnitKind Kind>
 void gemm(const Tile& tile, const QuantisedRows& x, int shift) {
-  constexpr int kTokens = kTileTokens[Terms - 1];
   int64_t t = 0;
-  for (; t + kTokens <= tile.n_tokens; t += kTokens) run_tile<Kind, kTilePanels, kTokens, Terms>(tile, t, x, shift);
-  if constexpr (kTokens > 4)
-    for (; t + 4 <= tile.n_tokens; t += 4) run_tile<Kind, kTilePanels, 4, Terms>(tile, t, x, shift);
-  if constexpr (kTokens > 2)
-    for (; t + 2 <= tile.n_tokens; t += 2) run_tile<Kind, kTilePanels, 2, Terms>(tile, t, x, shift);
-  if constexpr (kTokens > 1)
-    for (; t < tile.n_tokens; ++t) run_tile<Kind, kTilePanels, 1, Terms>(tile, t, x, shift);
+  for (; t + kTileTokens <= tile.n_tokens; t += kTileTokens) run_tile<Kind, kTilePanels, kTileTokens>(tile, t, x, shift);
+  if constexpr (kTileTokens > 4)
+    for (; t + 4 <= tile.n_tokens; t += 4) run_tile<Kind, kTilePanels, 4>(tile, t, x, shift);
+  if constexpr (kTileTokens > 2)
+    for (; t + 2 <= tile.n_tokens; t += 2) run_tile<Kind, kTilePanels, 2>(tile, t, x, shift);
+  if constexpr (kTileTokens > 1)
+    for (; t < tile.n_tokens; ++t) run_tile<Kind, kTilePanels, 1>(tile, t, x, shift);
 }
 
 template <UnitKind Kind>
 void add_kind(Kernels& table, UnitKind as = Kind) {
-  table.gemm[static_cast<int>(as)][0] = gemm<Kind, 1>;
-  table.gemm[static_cast<int>(as)][1] = gemm<Kind, 2>;
+  table.gemm[static_cast<int>(as)] = gemm<Kind>;
 }
 
 }  // namespace

@@ -11,29 +11,32 @@ namespace {
 constexpr int kPrefetchBytes = 1024;
 
 /// Sums of P panels over all of k.
-template <Dtype D, int P, int Terms>
+template <Dtype D, int P>
 [[gnu::always_inline]] inline void run_panels(const uint8_t* data, int64_t panel_bytes, const QuantisedRows& x, int64_t token,
                                               Floats (&sum)[P]) {
   constexpr PanelFormat kLayout = panel_format(D);
   constexpr UnitKind kKind = unit_kind(D);
   constexpr int kHalves = kKind == UnitKind::kHalves ? 2 : 1;
   const int64_t n_units = x.k / kUnit;
-  const int8_t *codes = x.codes + token * x.k, *low_codes = Terms == 2 ? x.low + token * x.k : nullptr;
+  const int8_t *codes = x.high.codes + token * x.k, *low_codes = x.low.codes + token * x.k;
   const float *scales = x.scales + token * n_units, *scaled_sums = x.scaled_sums + token * n_units;
-  const int32_t* starts = kHalves == 2 ? x.negative_halves + token * 2 * n_units : x.negative_sums + token * n_units;
+  const auto starts_of = [&](const ActivationTerm& term) {
+    return kHalves == 2 ? term.negative_halves + token * 2 * n_units : term.negative_sums + token * n_units;
+  };
+  const int32_t *starts = starts_of(x.high), *low_starts = starts_of(x.low);
 
   for (int64_t u = 0; u < n_units;) {
     Header header[P];
     unroll<P>([&](auto p) __attribute__((always_inline)) { header[p] = load_header<D>(data + p * panel_bytes); });
     const uint8_t* unit = data + kLayout.header;
     data += kLayout.block_bytes();
-    for (int i = 0; i < kLayout.units; ++i, ++u, unit += kLayout.unit_bytes, codes += kUnit, low_codes += Terms == 2 ? kUnit : 0) {
+    for (int i = 0; i < kLayout.units; ++i, ++u, unit += kLayout.unit_bytes, codes += kUnit, low_codes += kUnit) {
       const Floats activation_scale = splat(scales[u]);
       unroll<kHalves>([&](auto h) __attribute__((always_inline)) {
         Ints high[P], low[P];
         unroll<P>([&](auto p) __attribute__((always_inline)) {
-          high[p] = splat_int(0);
-          low[p] = start_of_dot<kKind>(starts + kHalves * u + h, zero_shift(D));
+          high[p] = start_of_dot<kKind>(starts + kHalves * u + h, zero_shift(D));
+          low[p] = start_of_dot<kKind>(low_starts + kHalves * u + h, zero_shift(D));
         });
         unroll<4 / kHalves>([&](auto j) __attribute__((always_inline)) {
           constexpr int kPair = decltype(j)::value + decltype(h)::value * 2;
@@ -41,18 +44,14 @@ template <Dtype D, int P, int Terms>
           unroll<P>([&](auto p) __attribute__((always_inline)) {
             prefetch(unit + p * panel_bytes + 64 * kPair + kPrefetchBytes);
             const CodePair w = load_codes<D, kPair>(unit + p * panel_bytes);
-            if constexpr (Terms == 2) {
-              high[p] = dot_codes<kKind>(dot_codes<kKind>(high[p], w.even, even), w.odd, odd);
-              low[p] = dot_codes<kKind>(low[p], w.even, four_codes(low_codes + 8 * kPair));
-              low[p] = dot_codes<kKind>(low[p], w.odd, four_codes(low_codes + 8 * kPair + 4));
-            } else {
-              low[p] = dot_codes<kKind>(dot_codes<kKind>(low[p], w.even, even), w.odd, odd);
-            }
+            high[p] = dot_codes<kKind>(dot_codes<kKind>(high[p], w.even, even), w.odd, odd);
+            low[p] = dot_codes<kKind>(low[p], w.even, four_codes(low_codes + 8 * kPair));
+            low[p] = dot_codes<kKind>(low[p], w.odd, four_codes(low_codes + 8 * kPair + 4));
           });
         });
         unroll<P>([&](auto p) __attribute__((always_inline)) {
           const Floats weight_scale = load_scale<D, decltype(h)::value>(header[p], unit + p * panel_bytes);
-          sum[p] = add_unit<Terms>(sum[p], high[p], low[p], weight_scale, activation_scale);
+          sum[p] = add_unit(sum[p], add(shift_left(high[p], 7), low[p]), weight_scale, activation_scale);
         });
       });
       if constexpr (kKind == UnitKind::kOffset) {
@@ -66,30 +65,28 @@ template <Dtype D, int P, int Terms>
 }
 
 /// Panels [panel, panel + P). Where the last ones are missing, `panel_bytes` of 0 reads the first instead.
-template <Dtype D, int P, int Terms>
+template <Dtype D, int P>
 [[gnu::noinline]] void run_group(const PanelSpan& w, int64_t panel, int64_t panel_bytes, const QuantisedRows& x, int64_t token,
                                  float* out) {
   Floats sum[P];
   unroll<P>([&](auto p) __attribute__((always_inline)) { sum[p] = zeros(); });
-  run_panels<D, P, Terms>(w.data + panel * w.panel_bytes, panel_bytes, x, token, sum);
+  run_panels<D, P>(w.data + panel * w.panel_bytes, panel_bytes, x, token, sum);
   unroll<P>([&](auto p) __attribute__((always_inline)) { store_rows(out, (panel + p) * kPanelRows, w.n_rows, sum[p]); });
 }
 
-template <Dtype D, int Terms>
+template <Dtype D>
 void gemv(const PanelSpan& w, const QuantisedRows& x, int64_t token, float* out) {
   constexpr int kPair = kGemvPanels > 1 ? 2 : 1;
   const int64_t n_panels = (w.n_rows + kPanelRows - 1) / kPanelRows;
   int64_t panel = 0;
   if constexpr (kGemvPanels > kPair)
-    for (; panel + kGemvPanels <= n_panels; panel += kGemvPanels) run_group<D, kGemvPanels, Terms>(w, panel, w.panel_bytes, x, token, out);
-  for (; panel < n_panels; panel += kPair)
-    run_group<D, kPair, Terms>(w, panel, panel + kPair <= n_panels ? w.panel_bytes : 0, x, token, out);
+    for (; panel + kGemvPanels <= n_panels; panel += kGemvPanels) run_group<D, kGemvPanels>(w, panel, w.panel_bytes, x, token, out);
+  for (; panel < n_panels; panel += kPair) run_group<D, kPair>(w, panel, panel + kPair <= n_panels ? w.panel_bytes : 0, x, token, out);
 }
 
 template <Dtype D>
 void add_format(Kernels& table) {
-  table.gemv[static_cast<int>(D)][0] = gemv<D, 1>;
-  table.gemv[static_cast<int>(D)][1] = gemv<D, 2>;
+  table.gemv[static_cast<int>(D)] = gemv<D>;
 }
 
 }  // namespace

@@ -1,5 +1,8 @@
-// quantise.cpp - activations to signed bytes, a scale every 32: code = round(127 x / amax), ties to even.
-// A second term holds the rounding error in 1/128 of a step: x = amax / 127 (code + low / 128).
+// quantise.cpp - activations to signed bytes, a scale every 32: high = round(127 x / amax), ties to even. The low term holds the
+// rounding error in 1/128 of a step: x = amax / 127 (high + low / 128).
+// Coarse: rounding errors grow with the largest value of a unit, and few units of a row hold nearly all of its large values. A
+//   unit without one leaves its low term out: its error is then like that of the units with a large one, if those had one term
+//   less by a factor kFine squared in energy. docs/SPEED.md, "Quantised products", has fidelity and cost for other choices.
 // Cost: once for each product's input, shared by every weight it meets.
 #include "backend/cpu/isa/tables.h"
 #include "backend/cpu/isa/vec.h"
@@ -10,41 +13,46 @@ namespace {
 constexpr int32_t kInfinityBits = 0x7F800000;
 constexpr float kSmallest = 1e-30f;  ///< Units below it become zeros: 127 / amax must be finite.
 
+/// A unit is fine where its largest value exceeds kFine times the root of the mean square of those of its row.
+constexpr double kFine = 1.0;
+
+/// Codes of 32 steps, and their sums.
+void store_term(const ActivationTerm& to, int64_t unit, Ints c0, Ints c1) {
+  const ShortCodes codes = narrow(c0, c1);
+  store_codes(to.codes + unit * kUnit, codes);
+  int32_t sum0, sum1;
+  sum_halves(codes, &sum0, &sum1);
+  to.negative_sums[unit] = -(sum0 + sum1);
+  to.negative_halves[2 * unit] = -sum0;
+  to.negative_halves[2 * unit + 1] = -sum1;
+}
+
+void quantise_unit(const float* x, const QuantisedRows& to, int64_t unit, float amax, double limit) {
+  const bool finite = __builtin_bit_cast(int32_t, amax) < kInfinityBits, usable = finite && amax >= kSmallest;
+  const bool fine = static_cast<double>(amax) > limit;
+  const Floats inverse = splat(usable ? 127.0f / amax : 0.0f);
+  const Floats v0 = usable ? mul(load(x), inverse) : zeros(), v1 = usable ? mul(load(x + 16), inverse) : zeros();
+  const Ints h0 = to_ints(v0), h1 = to_ints(v1);
+  store_term(to.high, unit, h0, h1);
+  const Floats steps = splat(fine ? 128.0f : 0.0f);
+  store_term(to.low, unit, to_ints(mul(sub(v0, to_floats(h0)), steps)), to_ints(mul(sub(v1, to_floats(h1)), steps)));
+  to.fine[unit] = fine;
+  to.scales[unit] = finite ? (usable ? amax * (0x1p-7f / 127.0f) : 0.0f) : __builtin_nanf("");
+  to.scaled_sums[unit] = -to.scales[unit] * static_cast<float>(128 * to.high.negative_sums[unit] + to.low.negative_sums[unit]);
+}
+
 void quantise_row(const float* x, const QuantisedRows& to, int64_t t) {
   const int64_t n_units = to.k / kUnit;
+  float* const largest = to.scales + t * n_units;  // Until the scale takes its place.
+  double energy = 0;
   for (int64_t u = 0; u < n_units; ++u) {
-    const int64_t unit = t * n_units + u, at = t * to.k + u * kUnit;
-    const Floats x0 = load(x + u * kUnit), x1 = load(x + u * kUnit + 16);
-    const Ints a0 = bits_of(abs(x0)), a1 = bits_of(abs(x1));
-    const int32_t bits = max_lanes(max(a0, a1));  // Bits of positive floats are ordered as they are, NaN last.
-    const float amax = __builtin_bit_cast(float, bits);
-    const bool usable = bits < kInfinityBits && amax >= kSmallest;
-    const float inverse = usable ? 127.0f / amax : 0.0f;
-    float scale = usable ? amax * (1.0f / 127.0f) : 0.0f;
-    if (bits >= kInfinityBits) scale = __builtin_nanf("");
-
-    const Floats v0 = usable ? mul(x0, splat(inverse)) : zeros(), v1 = usable ? mul(x1, splat(inverse)) : zeros();
-    const Ints c0 = to_ints(v0), c1 = to_ints(v1);
-    const ShortCodes codes = narrow(c0, c1);
-    store_codes(to.codes + at, codes);
-    int32_t sum0, sum1;
-    sum_halves(codes, &sum0, &sum1);
-    if (to.low != nullptr) {
-      const Ints l0 = to_ints(mul(sub(v0, to_floats(c0)), splat(128.0f))), l1 = to_ints(mul(sub(v1, to_floats(c1)), splat(128.0f)));
-      const ShortCodes low = narrow(l0, l1);
-      store_codes(to.low + at, low);
-      int32_t low0, low1;
-      sum_halves(low, &low0, &low1);
-      sum0 = 128 * sum0 + low0;
-      sum1 = 128 * sum1 + low1;
-      scale *= 0x1p-7f;
-    }
-    to.scales[unit] = scale;
-    to.scaled_sums[unit] = scale * static_cast<float>(sum0 + sum1);
-    to.negative_sums[unit] = -(sum0 + sum1);
-    to.negative_halves[2 * unit] = -sum0;
-    to.negative_halves[2 * unit + 1] = -sum1;
+    // Bits of positive floats are ordered as they are, NaN last.
+    const Ints bits = max(bits_of(abs(load(x + u * kUnit))), bits_of(abs(load(x + u * kUnit + 16))));
+    largest[u] = __builtin_bit_cast(float, max_lanes(bits));
+    energy += static_cast<double>(largest[u]) * static_cast<double>(largest[u]);
   }
+  const double limit = kFine * __builtin_sqrt(energy / static_cast<double>(n_units));
+  for (int64_t u = 0; u < n_units; ++u) quantise_unit(x + u * kUnit, to, t * n_units + u, largest[u], limit);
 }
 
 }  // namespace

@@ -17,7 +17,7 @@ struct Bytes {
 
 inline constexpr int kGemvPanels = 2;
 inline constexpr int kTilePanels = 1;
-inline constexpr int kTileTokens[] = {3, 2};
+inline constexpr int kTileTokens = 3;
 inline constexpr int kFloatTileTokens = 6;
 inline constexpr bool kWideIsSigned = true;  // dot_wide multiplies code - 128.
 

@@ -10,9 +10,9 @@ using Ints = __m512i;
 using Bytes = __m512i;
 
 inline constexpr int kGemvPanels = 4;  // Streams of weights at once: docs/SPEED.md.
-inline constexpr int kTilePanels = 2;  // Rows of a register tile in panels, and tokens for one and two terms.
-inline constexpr int kTileTokens[] = {6, 4};
-inline constexpr int kFloatTileTokens = 12;
+inline constexpr int kTilePanels = 3;  // Rows of a register tile in panels, and tokens.
+inline constexpr int kTileTokens = 4;
+inline constexpr int kFloatTileTokens = 8;
 inline constexpr bool kWideIsSigned = false;  // dot_wide multiplies code, not code - 128.
 
 MINILLM_INLINE Floats zeros() { return _mm512_setzero_ps(); }

@@ -13,7 +13,7 @@ using Bytes = Array<uint8_t, 64>;
 
 inline constexpr int kGemvPanels = 1;
 inline constexpr int kTilePanels = 1;
-inline constexpr int kTileTokens[] = {1, 1};
+inline constexpr int kTileTokens = 1;
 inline constexpr int kFloatTileTokens = 1;
 inline constexpr bool kWideIsSigned = false;
 
