@@ -124,7 +124,7 @@ nb::object load(const std::string& path, const ModelConfig& config, const std::s
                 const std::string& device, int64_t page_tokens) {
   const KVCacheOptions options{.max_length = max_length, .device = parse_device(device), .page_tokens = page_tokens};
   SavedCache saved = KVCache::load(path, config, fingerprint, options);
-  auto cache = std::make_unique<PyCache>(std::move(saved.cache));
+  std::unique_ptr<PyCache> cache(new PyCache{std::move(saved.cache)});
   nb::object object = nb::cast(cache.get(), nb::rv_policy::take_ownership);
   cache.release();
   return nb::make_tuple(object, nb::bytes(saved.attachment.data(), saved.attachment.size()));
