@@ -232,7 +232,10 @@ struct Consumer {
     float factor[2], lse[2];
     softmax.finish(p.scale, factor, lse);
     rescale(factor);
-    unsigned char* const stage = (Traits::kSeparateOutput ? shared.out : shared.q) + warpgroup * 64 * kHeadDim * sizeof(T);
+    // Over the queries each warpgroup keeps to its own rows: another one may still be reading the rest.
+    constexpr int kBoxBytes = (Traits::kSeparateOutput ? 64 : Traits::kRows) * 128;
+    unsigned char* const stage =
+        Traits::kSeparateOutput ? shared.out + warpgroup * 64 * kHeadDim * sizeof(T) : shared.q + warpgroup * 64 * 128;
     const int lane = thread % 32, row = (thread / 32) * 16 + (lane / 8 % 2) * 8 + lane % 8;
     if (thread == 0) wait_stores_read();
     named_sync(8 + warpgroup, 128);
@@ -250,7 +253,7 @@ struct Consumer {
         }
       }
       const int chunk = 2 * i + lane / 16;
-      const uint32_t to = shared_address(stage + (chunk / 8) * 64 * 128 + row * 128 + ((chunk % 8) ^ (row % 8)) * 16);
+      const uint32_t to = shared_address(stage + (chunk / 8) * kBoxBytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16);
       asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(pair[0]), "r"(pair[1]), "r"(pair[2]),
                    "r"(pair[3])
                    : "memory");
@@ -261,7 +264,7 @@ struct Consumer {
     if (thread == 0) {
       if (first_row < p.n_queries)
         for (int box = 0; box < Traits::kBoxes; ++box)
-          store_box(&p.out, stage + box * 64 * 128, box * kBoxColumns, tile.head, first_row, tile.batch);
+          store_box(&p.out, stage + box * kBoxBytes, box * kBoxColumns, tile.head, first_row, tile.batch);
       commit_stores();
       if (!Traits::kSeparateOutput) wait_stores_read();
     }
