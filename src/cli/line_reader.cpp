@@ -3,12 +3,14 @@
 
 #include <histedit.h>
 #include <langinfo.h>
+#include <poll.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <clocale>
 #include <cstdio>
 #include <cstring>
+#include <cwchar>
 #include <string_view>
 #include <system_error>
 
@@ -16,6 +18,39 @@
 #include "terminal.h"
 
 namespace minillm::cli {
+
+namespace {
+
+constexpr int kPollMillis = 50;  ///< How long a Ctrl-C may stay unseen that arrives between a look at the flag and the wait for a key.
+
+/// One byte of standard input: 1, 0 at the end, -1 after an interrupt or with errno set.
+int read_byte(char& byte) {
+  for (;;) {
+    if (interrupted()) return -1;
+    pollfd waiting{STDIN_FILENO, POLLIN, 0};
+    const int ready = ::poll(&waiting, 1, kPollMillis);
+    if (ready == 0 || (ready < 0 && errno == EINTR)) continue;
+    if (ready < 0) return -1;
+    const ssize_t n = ::read(STDIN_FILENO, &byte, 1);
+    if (n >= 0 || errno != EINTR) return static_cast<int>(n);
+  }
+}
+
+/// libedit's way to ask for a character. Its own would block in read() when Ctrl-C comes a moment too early.
+int read_character(EditLine*, wchar_t* character) {
+  std::mbstate_t state{};
+  for (;;) {
+    char byte = 0;
+    const int n = read_byte(byte);
+    if (n != 1) return n;
+    const size_t used = std::mbrtowc(character, &byte, 1, &state);
+    if (used == static_cast<size_t>(-2)) continue;  // More bytes belong to it.
+    if (used == static_cast<size_t>(-1)) *character = L'?';
+    return 1;
+  }
+}
+
+}  // namespace
 
 struct LineReader::Editor {
   explicit Editor(const std::string& prompt_in) : prompt(prompt_in) {
@@ -29,6 +64,7 @@ struct LineReader::Editor {
     ::history(past, &event, H_SETUNIQUE, 1);
     ::el_set(line, EL_CLIENTDATA, this);
     ::el_set(line, EL_PROMPT, &Editor::prompt_of);
+    ::el_set(line, EL_GETCFN, &read_character);
     ::el_set(line, EL_EDITOR, "emacs");
     ::el_set(line, EL_HIST, &::history, past);
     ::el_source(line, nullptr);  // The user's ~/.editrc.
@@ -62,8 +98,9 @@ bool LineReader::on_terminal() const noexcept { return editor_ != nullptr; }
 LineReader::Got LineReader::read(std::string& line) {
   if (!editor_) return read_plain(line);
   int n = 0;
+  ::el_set(editor_->line, EL_PREP_TERM, 1);  // Before the prompt shows: keys pressed at once are then edited, too.
   const char* text = ::el_gets(editor_->line, &n);
-  if (interrupted()) {
+  if (interrupted()) {  // read_character saw it; there is no line then.
     ::el_reset(editor_->line);
     std::fputc('\n', stderr);
     return Got::kInterrupt;

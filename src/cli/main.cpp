@@ -79,7 +79,14 @@ int main(int argc, char** argv) {
   using namespace minillm::cli;
   watch_for_interrupts();
   try {
-    return run(argc, argv);
+    try {
+      return run(argc, argv);
+    } catch (const BrokenPipe&) {
+      throw;
+    } catch (...) {
+      flush();  // What was printed before it went wrong.
+      throw;
+    }
   } catch (const BrokenPipe&) {
     return kExitBrokenPipe;
   } catch (const minillm::Error& error) {

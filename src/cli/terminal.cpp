@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <system_error>
+#include <utility>
 
 #include "minillm/error.h"
 
@@ -32,17 +33,34 @@ extern "C" void on_interrupt(int signal) {
     ::_exit(128 + SIGINT);
 }
 
-void check(bool good) {
-  if (good) return;
-  if (errno == EPIPE) throw BrokenPipe();
-  throw Error(ErrorCode::kDevice, "cannot write to standard output: ", std::generic_category().message(errno));
+constexpr size_t kMostPending = 1 << 16;
+
+/// What print() was given and flush() has not written. Not stdio's buffer: that drops its bytes when Ctrl-C interrupts a write.
+std::string& pending() {
+  static std::string bytes;
+  return bytes;
 }
 
 }  // namespace
 
-void print(std::string_view text) { check(std::fwrite(text.data(), 1, text.size(), stdout) == text.size()); }
+void print(std::string_view text) {
+  pending() += text;
+  if (pending().size() >= kMostPending) flush();
+}
 
-void flush() { check(std::fflush(stdout) == 0); }
+void flush() {
+  const std::string bytes = std::exchange(pending(), {});
+  for (size_t done = 0; done < bytes.size();) {
+    const ssize_t n = ::write(STDOUT_FILENO, bytes.data() + done, bytes.size() - done);
+    if (n >= 0) {
+      done += static_cast<size_t>(n);
+    } else if (errno == EPIPE) {
+      throw BrokenPipe();
+    } else if (errno != EINTR) {
+      throw Error(ErrorCode::kDevice, "cannot write to standard output: ", std::generic_category().message(errno));
+    }
+  }
+}
 
 void note(const std::string& line) { std::fprintf(stderr, "%s\n", line.c_str()); }
 

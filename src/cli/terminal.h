@@ -15,7 +15,7 @@ struct BrokenPipe : std::runtime_error {
   BrokenPipe() : std::runtime_error("broken pipe") {}
 };
 
-/// Writes to stdout. Throws BrokenPipe, or Error{kDevice} with the reason (disk full).
+/// Goes to stdout, at the latest with flush(). Throws BrokenPipe, or Error{kDevice} with the reason (disk full).
 void print(std::string_view text);
 /// What print() gave is on its way to the reader. Throws as print().
 void flush();

@@ -21,7 +21,7 @@ struct MiniLLM::Impl {
   Device device;
   int64_t block_size;  ///< What flash_block_size 0 means.
   std::string fingerprint;
-  StepBatch batch;     ///< Of forward().
+  StepBatch batch;  ///< Of forward().
 
   Tensor forward(const Tensor& input_ids, const ForwardOptions& options);
   /// A cache for this model on its own backend. `max_pages` bounds all rows together.

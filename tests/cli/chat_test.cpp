@@ -134,15 +134,18 @@ TEST_F(Chat, InATerminalLinesAreEditedAndCtrlDLeaves) {
   PtySession session(in_terminal({"-n", "20"}));
   session.until("Ctrl-D leaves");
   session.until(kPrompt);
+  const std::string answer = chat("hello\n").out, line = answer.substr(0, answer.size() - 1) + "\r\n";
   session.press("helpo\x1b[D\x7fl\r");  // Left, backspace: "hello".
-  const std::string shown = session.until("\r\n" + std::string(kPrompt));
-  session.press("\x1b[A\r");  // Up: the same line again.
-  session.until("\r\n" + std::string(kPrompt));
+  expect_has(session.until(line), line);
+  session.press("\x1b[A");  // Up: the same line again.
+  expect_has(session.until("hello"), "hello");
+  session.press("\r");
+  session.until("longest length");
   session.press("/stats\r");
   expect_has(session.until("written"), "4 messages");
+  session.until(kPrompt);
   session.press(kCtrlD);
   EXPECT_EQ(session.wait(), 0);
-  expect_has(shown, chat("hello\n").out.substr(0, 20));
 }
 
 TEST_F(Chat, InATerminalCtrlCStopsTheAnswerAndKeepsTheTalk) {
@@ -160,10 +163,12 @@ TEST_F(Chat, InATerminalCtrlCStopsTheAnswerAndKeepsTheTalk) {
       session.until(kPrompt);
     }
     session.press("half a line");
+    expect_has(session.until("half a line"), "half a line");
     session.press(kCtrlC);
     expect_has(session.until("(Ctrl-D leaves)"), "(Ctrl-D leaves)");
     session.press("/stats\r/save " + file + "\r");
     expect_has(session.until("(saved: 4 messages"), "last turn:");
+    session.until(kPrompt);
     session.press(kCtrlD);
     EXPECT_EQ(session.wait(), 0);
   }

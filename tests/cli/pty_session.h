@@ -48,7 +48,7 @@ class PtySession {
     }
   }
 
-  /// What is shown up to and with `words`, from where the last call stopped. Everything so far if they do not come in time.
+  /// What is shown up to and with `words`, from where the last call stopped. Throws with what is shown if they do not come in time.
   std::string until(const std::string& words, int seconds = 20) {
     const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(seconds);
     for (;;) {
@@ -58,7 +58,8 @@ class PtySession {
         shown_.erase(0, found + words.size());
         return part;
       }
-      if (std::chrono::steady_clock::now() > end || !read_some()) return "NOT FOUND '" + words + "' in: " + shown_;
+      if (std::chrono::steady_clock::now() > end || !read_some())
+        throw std::runtime_error("'" + words + "' is not in: " + shown_.substr(0, 1000));
     }
   }
 
@@ -70,8 +71,10 @@ class PtySession {
 
   /// Exit code, or -N where signal N ended it. Reads what is still shown.
   int wait() {
-    while (read_some()) continue;
+    const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (read_some() && std::chrono::steady_clock::now() < end) continue;
     int status = 0;
+    if (::waitpid(pid_, &status, WNOHANG) == 0 && std::chrono::steady_clock::now() >= end) ::kill(pid_, SIGKILL);
     while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) continue;
     pid_ = -1;
     return WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status);
