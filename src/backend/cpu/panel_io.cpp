@@ -73,8 +73,7 @@ void get_scales(const QuantFormat& format, const PanelFormat& layout, const uint
   for (int u = 0; u < layout.units; ++u) {
     const uint8_t* scales = block + layout.header + u * layout.unit_bytes + layout.codes + layout.upper;
     const auto first = static_cast<size_t>(u) * kUnit / static_cast<size_t>(format.group);
-    for (int g = 0; g < kUnit / format.group; ++g)
-      to.scales[first + static_cast<size_t>(g)] = static_cast<int8_t>(scales[16 * g + lane]);
+    for (int g = 0; g < kUnit / format.group; ++g) to.scales[first + static_cast<size_t>(g)] = static_cast<int8_t>(scales[16 * g + lane]);
     if (format.has_offset) to.mins[static_cast<size_t>(u)] = scales[16 + lane];
   }
 }
