@@ -11,33 +11,25 @@
 namespace minillm {
 namespace {
 
-void check(const CachedText& text, const std::vector<TokenId>& prompt, const GenerationOptions& options, const MiniLLM& model,
-           const TextGeneratorOptions& own) {
-  const auto refuse = [](const auto&... parts) { throw Error(ErrorCode::kInvalidArgument, "generate_cached: ", parts...); };
-  const int64_t vocab = model.config().vocab_size, n_prompt = static_cast<int64_t>(prompt.size());
-  options.validate(vocab);
-  if (!options.stop.empty() && own.tokenizer == nullptr)
-    refuse("stop has ", options.stop.size(), " texts, expected none without a tokenizer");
+constexpr char kWhere[] = "generate_cached: ";
+
+void check(const CachedText& text, const TextGeneratorOptions& own) {
+  const auto refuse = [](const auto&... parts) { throw Error(ErrorCode::kInvalidArgument, kWhere, parts...); };
   if (own.prefill_chunk < 1) refuse("prefill_chunk is ", own.prefill_chunk, ", expected at least 1");
   if (text.cache.batch_size() != 1) refuse("the cache has ", text.cache.batch_size(), " rows, expected one");
   if (text.cache.lengths()[0] != static_cast<int64_t>(text.tokens.size()))
     refuse("the cache holds ", text.cache.lengths()[0], " tokens, the text ", text.tokens.size());
-  if (prompt.empty()) refuse("prompt is empty, expected at least one token");
-  for (size_t i = 0; i < prompt.size(); ++i)
-    if (prompt[i] < 0 || prompt[i] >= vocab) refuse("prompt[", i, "] is ", prompt[i], ", expected 0 to ", vocab - 1);
-  if (n_prompt > model.config().context_length)
-    throw Error(ErrorCode::kCapacity, "prompt has ", n_prompt, " tokens, the context ", model.config().context_length);
 }
 
 /// One call: what it has made so far, and how it goes on.
 class CachedRun {
  public:
-  CachedRun(MiniLLM& model, const TextGeneratorOptions& own, CachedText& text, const GenerationOptions& options,
-            const TextGenerator::Callback& callback)
-      : model_(model), own_(own), text_(text), options_(options), callback_(callback), sampler_(model.config().vocab_size) {}
+  CachedRun(MiniLLM& model, const TextGeneratorOptions& own, CachedText& text, const TextGenerator::Callback& callback)
+      : model_(model), own_(own), text_(text), callback_(callback), sampler_(model.config().vocab_size) {}
 
-  Generation run(const std::vector<TokenId>& prompt, Timings& timings) {
-    begin(prompt);
+  Generation run(const std::vector<TokenId>& prompt, const GenerationOptions& options, Timings& timings) {
+    keep_common(prompt);
+    sequence_.begin(prompt, options, own_.tokenizer);
     const auto start = std::chrono::steady_clock::now();
     auto prefilled = start;
     const size_t n_kept = text_.tokens.size();
@@ -55,23 +47,13 @@ class CachedRun {
   }
 
  private:
-  void begin(const std::vector<TokenId>& prompt) {
+  /// Of the cached tokens those that the prompt begins with.
+  void keep_common(const std::vector<TokenId>& prompt) {
     const auto differs = std::ranges::mismatch(text_.tokens, prompt).in1;
     // The last token of the prompt is computed in any case: its logits are wanted.
     const size_t n_same = std::min(static_cast<size_t>(differs - text_.tokens.begin()), prompt.size() - 1);
     text_.cache.crop(static_cast<int64_t>(n_same));
     text_.tokens.resize(n_same);
-    sequence_.tokens = prompt;
-    sequence_.n_prompt = static_cast<int64_t>(prompt.size());
-    sequence_.end_tokens = options_.stop_token_ids;
-    if (own_.tokenizer != nullptr) {
-      const std::vector<TokenId>& ends = own_.tokenizer->end_tokens();
-      if (!options_.ignore_eos) sequence_.end_tokens.insert(sequence_.end_tokens.end(), ends.begin(), ends.end());
-      sequence_.decoder.emplace(*own_.tokenizer, DecodeOptions{.skip_special_tokens = true});
-      sequence_.decoder->push(prompt.back());  // The text goes on from the prompt: no space is dropped at its start.
-      sequence_.stops = StopMatcher(options_.stop);
-    }
-    std::ranges::sort(sequence_.end_tokens);
   }
 
   /// Computes every known token that the cache does not hold, a chunk at a time. False if the callback ended it.
@@ -97,20 +79,14 @@ class CachedRun {
   /// The next token, and what it means. False at the end.
   bool choose() {
     StepEvent event;
-    event.token = sampler_.sample(logits_.values<float>(), {sequence_.tokens, sequence_.n_prompt}, options_);
+    event.token = sampler_.sample(logits_.values<float>(), {sequence_.tokens, sequence_.n_prompt}, sequence_.options);
     if (!event.token) {
       event.finish = FinishReason::kError;
       event.error = "non-finite logits at position " + std::to_string(sequence_.n_tokens() - 1);
     } else {
-      sequence_.tokens.push_back(*event.token);
+      sequence_.take(*event.token, capacity(), event);
       generation_.ids.push_back(*event.token);
-      const bool stopped =
-          !sequence_.ends_at(*event.token) && sequence_.decoder && sequence_.stops.push(sequence_.decoder->push(*event.token), event.text);
-      if (stopped || sequence_.ends_at(*event.token))
-        event.finish = FinishReason::kStop;
-      else if (sequence_.n_generated() >= options_.max_new_tokens || sequence_.n_tokens() > capacity())
-        event.finish = FinishReason::kLength;
-      if (event.finish != FinishReason::kNone && !stopped && sequence_.decoder) flush(event.text);
+      if (event.finish != FinishReason::kNone) sequence_.flush(event.text);
     }
     generation_.text += event.text;
     generation_.finish_reason = event.finish;
@@ -119,13 +95,8 @@ class CachedRun {
     if (event.finish != FinishReason::kNone) return false;
     if (goes_on) return true;
     generation_.finish_reason = FinishReason::kCancelled;
-    if (sequence_.decoder) flush(generation_.text);
+    sequence_.flush(generation_.text);
     return false;
-  }
-
-  /// Text that waited for more: there is none.
-  void flush(std::string& out) {
-    if (!sequence_.stops.push(sequence_.decoder->flush(), out)) sequence_.stops.flush(out);
   }
 
   int64_t capacity() const {
@@ -136,7 +107,6 @@ class CachedRun {
   MiniLLM& model_;
   const TextGeneratorOptions& own_;
   CachedText& text_;
-  const GenerationOptions& options_;
   const TextGenerator::Callback& callback_;
   Sampler sampler_;
   Sequence sequence_;
@@ -148,9 +118,10 @@ class CachedRun {
 
 Generation TextGenerator::generate_cached(CachedText& text, const std::vector<TokenId>& prompt_ids, const GenerationOptions& options,
                                           const Callback& callback) {
-  check(text, prompt_ids, options, *impl_->model, impl_->options);
+  check_request(kWhere, prompt_ids, options, impl_->options.tokenizer, impl_->model->config());
+  check(text, impl_->options);
   impl_->timings = {};
-  return CachedRun(*impl_->model, impl_->options, text, options, callback).run(prompt_ids, impl_->timings);
+  return CachedRun(*impl_->model, impl_->options, text, callback).run(prompt_ids, options, impl_->timings);
 }
 
 }  // namespace minillm

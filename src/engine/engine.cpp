@@ -97,37 +97,16 @@ Engine::Impl::Impl(MiniLLM& model_in, const Tokenizer* tokenizer_in, const Engin
 }
 
 RequestId Engine::Impl::submit(std::vector<TokenId> prompt, const GenerationOptions& options) {
-  const int64_t vocab = model.config.vocab_size, n_prompt = static_cast<int64_t>(prompt.size());
-  options.validate(vocab);
-  if (!options.stop.empty() && tokenizer == nullptr)
-    throw Error(ErrorCode::kInvalidArgument, "stop has ", options.stop.size(), " texts, expected none without a tokenizer");
-  if (prompt.empty()) throw Error(ErrorCode::kInvalidArgument, "prompt is empty, expected at least one token");
-  for (size_t i = 0; i < prompt.size(); ++i)
-    if (prompt[i] < 0 || prompt[i] >= vocab)
-      throw Error(ErrorCode::kInvalidArgument, "prompt[", i, "] is ", prompt[i], ", expected 0 to ", vocab - 1);
-  if (n_prompt > model.config.context_length)
-    throw Error(ErrorCode::kCapacity, "prompt has ", n_prompt, " tokens, the context ", model.config.context_length);
+  check_request("", prompt, options, tokenizer, model.config);
+  const auto n_prompt = static_cast<int64_t>(prompt.size());
   const int64_t cache_tokens = cache->pool().max_pages() * kPageTokens;
   if (n_prompt > cache_tokens) throw Error(ErrorCode::kCapacity, "prompt has ", n_prompt, " tokens, the cache room for ", cache_tokens);
 
   auto sequence = std::make_unique<Sequence>();
   sequence->id = next_id++;
-  sequence->n_prompt = n_prompt;
-  sequence->tokens = std::move(prompt);
+  sequence->begin(std::move(prompt), options, tokenizer);
   const int64_t most = std::min(options.max_new_tokens, model.config.context_length + 1 - n_prompt);
   sequence->tokens.reserve(static_cast<size_t>(n_prompt + std::min(most, kTokensAhead)));
-  sequence->options = options;
-  sequence->end_tokens = options.stop_token_ids;
-  if (tokenizer != nullptr) {
-    if (!options.ignore_eos) {
-      const std::vector<TokenId>& ends = tokenizer->end_tokens();
-      sequence->end_tokens.insert(sequence->end_tokens.end(), ends.begin(), ends.end());
-    }
-    sequence->decoder.emplace(*tokenizer, DecodeOptions{.skip_special_tokens = true});
-    sequence->decoder->push(sequence->tokens.back());  // The text goes on from the prompt: no space is dropped at its start.
-    sequence->stops = StopMatcher(options.stop);
-  }
-  std::ranges::sort(sequence->end_tokens);
   const RequestId id = sequence->id;
   scheduler.submit(*sequence);
   sequences.emplace(id, std::move(sequence));
@@ -213,26 +192,14 @@ void Engine::Impl::take_token(Sequence& sequence, std::optional<TokenId> token, 
     event.error = "non-finite logits at position " + std::to_string(sequence.n_tokens() - 1);
     return end(sequence, std::move(event), events);
   }
-  sequence.tokens.push_back(*token);
-  if (sequence.ends_at(*token)) {
-    event.finish = FinishReason::kStop;
-    return end(sequence, std::move(event), events);
-  }
-  if (sequence.decoder && sequence.stops.push(sequence.decoder->push(*token), event.text)) {
-    event.finish = FinishReason::kStop;
-    sequence.decoder.reset();  // What is held back stands behind the stop text.
-    return end(sequence, std::move(event), events);
-  }
-  if (sequence.n_generated() >= sequence.options.max_new_tokens || sequence.n_tokens() > model.config.context_length) {
-    event.finish = FinishReason::kLength;
-    return end(sequence, std::move(event), events);
-  }
+  sequence.take(*token, model.config.context_length, event);
+  if (event.finish != FinishReason::kNone) return end(sequence, std::move(event), events);
   events.push_back(std::move(event));
 }
 
 /// Adds what text was held back, tells, and forgets the sequence.
 void Engine::Impl::end(Sequence& sequence, StepEvent event, std::vector<StepEvent>& events) {
-  if (sequence.decoder && !sequence.stops.push(sequence.decoder->flush(), event.text)) sequence.stops.flush(event.text);
+  sequence.flush(event.text);
   scheduler.remove(sequence);
   const RequestId id = sequence.id;
   events.push_back(std::move(event));

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -23,9 +24,20 @@ struct Sequence {
   std::optional<StreamingDecoder> decoder;  ///< Without a tokenizer there is no text.
   StopMatcher stops{{}};
 
+  /// Begins with a prompt that check_request() takes; `tokenizer` may be null.
+  void begin(std::vector<TokenId> prompt, const GenerationOptions& request, const Tokenizer* tokenizer);
+  /// Appends `token`: fills in the event's text and why the sequence ends with it, if it does. `capacity`: tokens whose keys fit.
+  void take(TokenId token, int64_t capacity, StepEvent& event);
+  /// Adds the text that was held back for what might have followed; nothing where a stop text has ended it.
+  void flush(std::string& text);
+
   int64_t n_tokens() const noexcept { return static_cast<int64_t>(tokens.size()); }
   int64_t n_generated() const noexcept { return n_tokens() - n_prompt; }
   bool ends_at(TokenId token) const { return std::ranges::binary_search(end_tokens, token); }
 };
+
+/// Throws Error{kInvalidArgument}, its message begun by `where`, and Error{kCapacity} for a prompt longer than the context.
+void check_request(const char* where, std::span<const TokenId> prompt, const GenerationOptions& options, const Tokenizer* tokenizer,
+                   const ModelConfig& config);
 
 }  // namespace minillm

@@ -16,12 +16,7 @@ namespace minillm::test {
 
 using Prompt = std::vector<TokenId>;
 
-inline Prompt random_prompt(uint64_t seed, int64_t n) {
-  Random random(seed);
-  Prompt prompt(static_cast<size_t>(n));
-  for (TokenId& id : prompt) id = static_cast<TokenId>(random.below(90));
-  return prompt;
-}
+inline Prompt random_prompt(uint64_t seed, int64_t n) { return random_ids(seed, n, 90); }
 
 inline MiniLLM load(const TinyModel& tiny, const char* device = "reference", LoadOptions options = {}) {
   const TempFolder folder;

@@ -29,12 +29,7 @@ std::vector<Case> all_cases() {
   return cases;
 }
 
-std::vector<TokenId> random_ids(uint64_t seed, int64_t n, int64_t vocab = 96) {
-  test::Random random(seed);
-  std::vector<TokenId> ids(static_cast<size_t>(n));
-  for (TokenId& id : ids) id = static_cast<TokenId>(random.below(vocab));
-  return ids;
-}
+std::vector<TokenId> random_ids(uint64_t seed, int64_t n, int64_t vocab = 96) { return test::random_ids(seed, n, vocab); }
 
 class Forward : public testing::TestWithParam<Case> {
  protected:

@@ -57,12 +57,7 @@ std::string write_model(const test::TempFolder& folder, const Formats& formats) 
   return folder.write("model.gguf", writer.image().bytes);
 }
 
-std::vector<TokenId> random_ids(uint64_t seed, int64_t n) {
-  test::Random random(seed);
-  std::vector<TokenId> ids(static_cast<size_t>(n));
-  for (TokenId& id : ids) id = static_cast<TokenId>(random.below(90));
-  return ids;
-}
+std::vector<TokenId> random_ids(uint64_t seed, int64_t n) { return test::random_ids(seed, n, 90); }
 
 class Quantised : public testing::TestWithParam<Formats> {
  protected:

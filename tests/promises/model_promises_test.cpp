@@ -30,12 +30,7 @@ ModelConfig tiny() {
   return config;
 }
 
-std::vector<TokenId> some_ids(uint64_t seed, int64_t n, int64_t vocab = 100) {
-  test::Random random(seed);
-  std::vector<TokenId> ids(static_cast<size_t>(n));
-  for (TokenId& id : ids) id = static_cast<TokenId>(random.below(vocab));
-  return ids;
-}
+std::vector<TokenId> some_ids(uint64_t seed, int64_t n, int64_t vocab = 100) { return test::random_ids(seed, n, vocab); }
 
 std::vector<float> values(const Tensor& tensor) { return {tensor.values<float>().begin(), tensor.values<float>().end()}; }
 

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "minillm/types.h"
+
 namespace minillm::test {
 
 /// SplitMix64 (Steele et al. 2014).
@@ -31,6 +33,14 @@ inline std::vector<float> randn(uint64_t seed, int64_t n, double spread = 1.0) {
   std::vector<float> values(static_cast<size_t>(n));
   for (float& v : values) v = static_cast<float>(spread * random.normal());
   return values;
+}
+
+/// `n` token ids below `vocab`.
+inline std::vector<TokenId> random_ids(uint64_t seed, int64_t n, int64_t vocab) {
+  Random random(seed);
+  std::vector<TokenId> ids(static_cast<size_t>(n));
+  for (TokenId& id : ids) id = static_cast<TokenId>(random.below(vocab));
+  return ids;
 }
 
 }  // namespace minillm::test

@@ -194,28 +194,13 @@ void launch_chunks(const ChunkArguments& p, cudaStream_t stream) {
 
 template <typename T>
 void launch_chunks_for_width(const ChunkArguments& p, cudaStream_t stream) {
-  switch (p.a.head_dim) {
-    case 64:
-      return launch_chunks<T, 64>(p, stream);
-    case 80:
-      return launch_chunks<T, 80>(p, stream);
-    case 96:
-      return launch_chunks<T, 96>(p, stream);
-    case 128:
-      return launch_chunks<T, 128>(p, stream);
-    case 192:
-      return launch_chunks<T, 192>(p, stream);
-    default:
-      return launch_chunks<T, 256>(p, stream);
-  }
+  visit_width(p.a.head_dim, [&]<int kDim>() { launch_chunks<T, kDim>(p, stream); });
 }
 
 }  // namespace
 
 bool attends_in_chunks(const KeyLayout& cache, const AttentionRows& rows, const AttentionScalars& a) {
-  const bool known =
-      a.head_dim == 64 || a.head_dim == 80 || a.head_dim == 96 || a.head_dim == 128 || a.head_dim == 192 || a.head_dim == 256;
-  return known && rows.queries_per_batch == 0 && cache.dtype != Dtype::kF32 && rows.step.n_tiles < 65536;
+  return is_tile_width(a.head_dim) && rows.queries_per_batch == 0 && cache.dtype != Dtype::kF32 && rows.step.n_tiles < 65536;
 }
 
 void chunk_attention(float* out, float* lse, const float* q, const KeyLayout& cache, const DeviceStep& step,

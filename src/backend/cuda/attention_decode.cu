@@ -225,20 +225,7 @@ void launch_decode(const DecodeArguments& p, cudaStream_t stream) {
 
 template <typename T>
 void launch_decode_for_width(const DecodeArguments& p, cudaStream_t stream) {
-  switch (p.a.head_dim) {
-    case 64:
-      return launch_decode<T, 64>(p, stream);
-    case 80:
-      return launch_decode<T, 80>(p, stream);
-    case 96:
-      return launch_decode<T, 96>(p, stream);
-    case 128:
-      return launch_decode<T, 128>(p, stream);
-    case 192:
-      return launch_decode<T, 192>(p, stream);
-    default:
-      return launch_decode<T, 256>(p, stream);
-  }
+  visit_width(p.a.head_dim, [&]<int kDim>() { launch_decode<T, kDim>(p, stream); });
 }
 
 int target_runs(const AttentionScalars& a) {
@@ -251,9 +238,7 @@ size_t counter_bytes(const AttentionScalars& a) { return static_cast<size_t>(kFe
 }  // namespace
 
 bool decodes(const KeyLayout& cache, const AttentionRows& rows, const AttentionScalars& a) {
-  const bool known =
-      a.head_dim == 64 || a.head_dim == 80 || a.head_dim == 96 || a.head_dim == 128 || a.head_dim == 192 || a.head_dim == 256;
-  return known && rows.queries_per_batch == 0 && rows.n_rows <= kFewTokens && cache.dtype != Dtype::kF32 &&
+  return is_tile_width(a.head_dim) && rows.queries_per_batch == 0 && rows.n_rows <= kFewTokens && cache.dtype != Dtype::kF32 &&
          a.n_heads / a.n_kv_heads <= kGroupRows;
 }
 

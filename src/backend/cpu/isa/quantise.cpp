@@ -1,8 +1,8 @@
 // quantise.cpp - activations to signed bytes, a scale every 32: high = round(127 x / amax), ties to even. The low term holds the
 // rounding error in 1/128 of a step: x = amax / 127 (high + low / 128).
-// Coarse: rounding errors grow with the largest value of a unit, and few units of a row hold nearly all of its large values. A
-//   unit without one leaves its low term out: its error is then like that of the units with a large one, if those had one term
-//   less by a factor kFine squared in energy. docs/SPEED.md, "Quantised products", has fidelity and cost for other choices.
+// Coarse: a unit's rounding errors grow with its largest value, and few units of a row hold nearly all of its large values. A unit
+//   whose largest value is not above kFine times the root of the mean square of those of its row does without the low term: its
+//   errors are small beside what the large units would have. docs/SPEED.md, "Quantised products", has fidelity and cost by kFine.
 // Cost: once for each product's input, shared by every weight it meets.
 #include "backend/cpu/isa/tables.h"
 #include "backend/cpu/isa/vec.h"

@@ -3,6 +3,8 @@
 // rows that one matrix load reads over all banks.
 #pragma once
 
+#include <utility>
+
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/operations.h"
 
@@ -11,6 +13,18 @@ namespace minillm::cuda {
 constexpr int kTileKeys = 64, kTileThreads = 128;
 template <int kDim>
 constexpr int kKeyBytes = kDim * 2 + 16;
+
+/// Calls f<kDim>() for the head width, where the matrix kernels have one for it; false elsewhere.
+template <typename F>
+bool visit_width(int64_t head_dim, F&& f) {
+  return [&]<int... kDims>(std::integer_sequence<int, kDims...>) {
+    return ((head_dim == kDims && (f.template operator()<kDims>(), true)) || ...);
+  }
+  (std::integer_sequence<int, 64, 80, 96, 128, 192, 256>());
+}
+inline bool is_tile_width(int64_t head_dim) {
+  return visit_width(head_dim, []<int>() {});
+}
 
 /// Slots [first, last) that are seen, and the slot of the row's own token.
 struct Visible {
