@@ -31,7 +31,7 @@ TEST(Crc64, IsTheSameHoweverTheBytesAreCut) {
   std::vector<std::byte> bytes(1000);
   for (size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<std::byte>(i * i * 7 + i / 3);
   const uint64_t expected = plain_crc(bytes);
-  for (const size_t cut : {0, 1, 7, 8, 9, 500, 999, 1000}) {
+  for (const size_t cut : {0u, 1u, 7u, 8u, 9u, 500u, 999u, 1000u}) {
     Crc64 crc;
     crc.update(std::span(bytes).first(cut));
     crc.update(std::span(bytes).subspan(cut));
