@@ -2,7 +2,7 @@
 // registers, decode against plain reading. Each sample is probe, kernel, probe; the median of kernel / mean of its probes is
 // printed, so that a noisy neighbour slows both. With one thread (the default) time is that thread's own processor time.
 //   attention_bench [threads] [samples]                                                    the list below
-//   attention_bench [threads] [samples] profile heads kv_heads width rows cached           one case, repeated
+//   attention_bench [threads] [samples] profile heads kv_heads width rows cached [copies]  one case, repeated
 //   attention_bench [threads] [samples] answer                                             cases from standard input
 #include <sys/mman.h>
 #include <time.h>
@@ -225,6 +225,7 @@ int answer(Bench& bench) {
     if (line == "probe") {
       std::printf("%.2f %.3f\n", bench.probe_gflops(), bench.probe_gbps());
     } else if (line == "run" && attention != nullptr) {
+      bench.probe_gflops();  // Wakes the threads, as the products before attention do in a model.
       const double seconds = bench.seconds([&] { attention->run(); });
       std::printf("%.9f %.0f %.0f\n", seconds, attention->flops(), attention->bytes());
     } else {
@@ -246,10 +247,10 @@ int answer(Bench& bench) {
 }
 
 /// The one case given on the command line, repeated without probes, for a profiler.
-int profile(Bench& bench, char** argv) {
+int profile(Bench& bench, int argc, char** argv) {
   const auto number = [&](int i) { return std::strtoll(argv[i], nullptr, 10); };
   Shape s{.n_heads = number(4), .n_kv_heads = number(5), .head_dim = number(6), .rows = number(7), .cached = number(8)};
-  if (s.rows < 16) s.copies = copies_past_cache(bench, s);
+  if (s.rows < 16) s.copies = argc > 9 ? number(9) : copies_past_cache(bench, s);
   Case attention(bench, s);
   const double seconds = bench.seconds([&] {
     for (int i = 0; i < bench.n_samples; ++i) attention.run();
@@ -268,7 +269,7 @@ int main(int argc, char** argv) {
   const std::string mode = argc > 3 ? argv[3] : "";
   cpu::Bench bench{n_threads, n_samples};
   if (mode == "answer") return cpu::answer(bench);
-  if (mode == "profile" && argc > 8) return cpu::profile(bench, argv);
+  if (mode == "profile" && argc > 8) return cpu::profile(bench, argc, argv);
   std::printf("%s, %d threads: %.0f GF/s, %.1f GB/s\n", bench.attention_kernels.name, n_threads, bench.probe_gflops(), bench.probe_gbps());
   cpu::run_list(bench);
   return 0;

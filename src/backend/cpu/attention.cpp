@@ -115,6 +115,8 @@ void CpuAttention::run(AttentionJob& job) {
   reserve_scratch(job.head_dim());
   make_schedule(schedule_, sequences_, job.visibility(), limits(job));
   if (!job.params->flash) return run_standard(job);
+  job.tasks = schedule_.tasks;
+  job.n_threads = pool_.n_threads();
   job.partial_o = static_cast<float*>(partials_.data());
   job.partial_totals = reinterpret_cast<RowTotal*>(job.partial_o + max_partial_rows_ * partial_width_);
   pool_.for_each(static_cast<int64_t>(schedule_.tasks.size()),

@@ -31,7 +31,7 @@ struct KeyRange {
 struct ScoreTile {
   float* scores;
   int64_t score_stride;
-  const float* q;  ///< [n_rows][q_stride]
+  const float* q;  ///< [n_rows][q_stride]; with `prefetch` [head_dim][q_stride].
   int64_t q_stride, n_rows, head_dim;
   const void* const* k_panels;
   int64_t n_panels;

@@ -8,7 +8,8 @@
 namespace minillm::cpu {
 namespace {
 
-constexpr int64_t kTasksPerThread = 4;  ///< Aim: one task is at most a quarter of a thread's share, so that the last one ends soon.
+constexpr int64_t kTasksPerThread = 8;  ///< Aim: one task is at most an eighth of a thread's share, so that the last one ends soon.
+constexpr int64_t kPiecesPerShare = 2;  ///< Splits are cheap: their pieces are smaller still.
 constexpr int64_t kMinTileRows = 4 * kRowGroup;  ///< Below this a tile re-reads keys and values too often.
 constexpr int64_t kMaxSplitRows = 8;             ///< Taller tiles have work enough for every thread by themselves.
 
@@ -21,7 +22,7 @@ int64_t tile_rows(std::span<const AttentionSequence> sequences, const ScheduleLi
   if (limits.n_threads == 1) return limits.max_tile_rows;
   int64_t total = 0;
   for (const AttentionSequence& s : sequences) total += s.n_rows * limits.group * limits.n_kv_heads;
-  const int64_t even = ceil_div(total, 2 * kTasksPerThread * limits.n_threads);
+  const int64_t even = ceil_div(total, kTasksPerThread * limits.n_threads);
   return std::clamp(round_up(even, kRowGroup), std::min(kMinTileRows, limits.max_tile_rows), limits.max_tile_rows);
 }
 
@@ -62,7 +63,8 @@ void make_schedule(AttentionSchedule& schedule, std::span<const AttentionSequenc
   for_each_tile(sequences, visibility, limits.group, height, [&](int64_t sequence, const Tile& tile) {
     const int64_t first_run = tile.key_begin / limits.run_tokens;
     const int64_t n_runs = std::max<int64_t>(0, ceil_div(tile.key_end, limits.run_tokens) - first_run);
-    int64_t pieces = limits.n_threads == 1 || 2 * cost(tile) <= 3 * share ? 1 : std::min(n_runs, ceil_div(cost(tile), share));
+    int64_t pieces =
+        limits.n_threads == 1 || 2 * cost(tile) <= 3 * share ? 1 : std::min(n_runs, ceil_div(kPiecesPerShare * cost(tile), share));
     if (tile.n_rows > split_height(limits)) pieces = 1;
     for (int64_t head = 0; head < limits.n_kv_heads; ++head) {
       AttentionTask task{sequence, head, tile.row, tile.n_rows, first_run, first_run + n_runs, n_runs, -1, first_run};
@@ -94,7 +96,7 @@ int64_t partial_rows_needed(const ScheduleLimits& limits, int64_t max_sequences,
 int64_t tasks_needed(const ScheduleLimits& limits, int64_t max_rows, int64_t max_sequences) {
   const int64_t smallest = std::min(kMinTileRows, limits.max_tile_rows);
   const int64_t tiles = (max_sequences + ceil_div(max_rows * limits.group, smallest)) * limits.n_kv_heads;
-  return tiles + 3 * kTasksPerThread * limits.n_threads;  // Pieces: cost / share rounded up each, of at most all shares.
+  return tiles + (2 * kPiecesPerShare + 1) * kTasksPerThread * limits.n_threads;  // Pieces: rounded up each, of at most all shares.
 }
 
 }  // namespace minillm::cpu

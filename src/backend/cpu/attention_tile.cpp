@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 
+#include "backend/cpu/attention_panels.h"
 #include "base/bytes.h"
 
 namespace minillm::cpu {
@@ -13,21 +14,6 @@ namespace {
 
 constexpr double kLog2E = 1.4426950408889634, kLn2 = 0.6931471805599453;
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-/// Taller tiles convert 16-bit keys and values once; these do it in registers as they read, and fetch ahead of themselves.
-bool reads_directly(const BlockRows& rows) { return rows.end - rows.begin <= kOnePassRows; }
-
-/// Panels [first, first + n), as far as the sequence goes and the last one again beyond; none if `first` is past the end.
-/// Keys are fetched one block ahead while keys are read, values while values are: nothing waits where one pass ends.
-PanelSet panels_to_fetch(const AttentionJob& job, const AttentionTask& task, int64_t first, int64_t n, bool keys) {
-  const AttentionSequence& sequence = job.sequences[static_cast<size_t>(task.sequence)];
-  const int64_t left = ceil_div(sequence.offset + sequence.n_rows, kKeyPanel) - first;
-  if (left <= 0) return {};
-  const auto find = keys ? key_panels : value_panels;
-  PanelSet set = find(job, task, first, std::min(n, left), false, nullptr);
-  for (; set.n < n; ++set.n) set.panels[set.n] = set.panels[set.n - 1];
-  return set;
-}
-
 int64_t aligned(int64_t bytes) { return round_up(bytes, 64); }
 
 void reset_run(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
@@ -115,98 +101,20 @@ TileScratch TileScratch::carve(void* memory, int64_t head_dim) {
   return scratch;
 }
 
-namespace {
-
-/// Panels [first, first + n) of the task's keys, or values, where they lie in the pages.
-void find_panels(const AttentionJob& job, const AttentionTask& task, int64_t first, int64_t n, bool keys, const void** panels) {
-  const CpuKvStorage& storage = *job.kv.storage;
-  const int32_t* pages = job.sequences[static_cast<size_t>(task.sequence)].pages;
-  const int64_t per_page = storage.panels_per_page(), bytes = keys ? storage.key_panel_bytes() : storage.value_panel_bytes();
-  int64_t page = first / per_page, in_page = first % per_page;
-  for (int64_t i = 0; i < n; ++page, in_page = 0) {
-    const std::byte* base =
-        keys ? storage.keys_of(job.kv.layer, pages[page], task.kv_head) : storage.values_of(job.kv.layer, pages[page], task.kv_head);
-    for (; in_page < per_page && i < n; ++in_page) panels[i++] = base + in_page * bytes;
-  }
-}
-
-/// Converts panels of `panel_elements` in `set` to float32 in `scratch`.
-void widen_panels(const AttentionJob& job, PanelSet& set, int64_t panel_elements, float* scratch) {
-  for (int64_t i = 0; i < set.n; ++i) {
-    float* copy = scratch + i * panel_elements;
-    job.kernels->widen[static_cast<size_t>(job.kv.element)](copy, set.panels[i], panel_elements);
-    set.panels[i] = copy;
-  }
-  set.element = KvElement::kF32;
-}
-
-/// Row `key` of one head of a dense tensor [B, Sk, G, D].
-const float* dense_row(const AttentionJob& job, const AttentionTask& task, const float* tensor, int64_t key) {
-  const AttentionSequence& sequence = job.sequences[static_cast<size_t>(task.sequence)];
-  const int64_t n_keys = sequence.offset + sequence.n_rows;
-  return tensor + ((task.sequence * n_keys + key) * job.params->n_kv_heads + task.kv_head) * job.head_dim();
-}
-
-/// Keys of panel `panel` that exist on dense tensors.
-int64_t dense_keys(const AttentionJob& job, const AttentionTask& task, int64_t panel) {
-  const AttentionSequence& sequence = job.sequences[static_cast<size_t>(task.sequence)];
-  return std::min(kKeyPanel, sequence.offset + sequence.n_rows - panel * kKeyPanel);
-}
-
-}  // namespace
-
-PanelSet key_panels(const AttentionJob& job, const AttentionTask& task, int64_t first, int64_t n, bool widen, float* scratch) {
-  PanelSet set;
-  set.n = n;
-  set.element = job.kv.element;
-  if (job.kv.storage != nullptr) {
-    find_panels(job, task, first, n, true, set.panels);
-    if (widen && set.element != KvElement::kF32) widen_panels(job, set, kKeyPanel * job.head_dim(), scratch);
-    return set;
-  }
-  const int64_t stride = job.params->n_kv_heads * job.head_dim();
-  for (int64_t i = 0; i < n; ++i) {
-    float* copy = scratch + i * kKeyPanel * job.head_dim();
-    const float* rows = dense_row(job, task, job.kv.dense_k, (first + i) * kKeyPanel);
-    job.kernels->pack_panel(copy, rows, stride, dense_keys(job, task, first + i), job.head_dim());
-    set.panels[i] = copy;
-  }
-  return set;
-}
-
-PanelSet value_panels(const AttentionJob& job, const AttentionTask& task, int64_t first, int64_t n, bool widen, float* scratch) {
-  const int64_t width = job.padded_width();
-  PanelSet set;
-  set.n = n;
-  set.element = job.kv.element;
-  set.stride = width;
-  if (job.kv.storage != nullptr) {
-    find_panels(job, task, first, n, false, set.panels);
-    if (widen && set.element != KvElement::kF32) widen_panels(job, set, kKeyPanel * width, scratch);
-    return set;
-  }
-  // Rows are read in whole vectors, and none past the last key: those without padding are used where they are.
-  const int64_t stride = job.params->n_kv_heads * job.head_dim();
-  const bool in_place = width == job.head_dim();
-  if (in_place) set.stride = stride;
-  for (int64_t i = 0; i < n; ++i) {
-    const float* rows = dense_row(job, task, job.kv.dense_v, (first + i) * kKeyPanel);
-    float* copy = scratch + i * kKeyPanel * width;
-    set.panels[i] = in_place ? rows : copy;
-    for (int64_t s = 0; !in_place && s < dense_keys(job, task, first + i); ++s)
-      std::copy_n(rows + s * stride, job.head_dim(), copy + s * width);
-  }
-  return set;
-}
-
 void begin_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
   const AttentionSequence& sequence = job.sequences[static_cast<size_t>(task.sequence)];
   const int64_t group = job.group(), width = job.head_dim();
+  const bool transposed = reads_directly(job, task);
   for (int64_t r = 0; r < task.n_rows; ++r) {
     const int64_t token = (task.row + r) / group, head = task.kv_head * group + (task.row + r) % group;
     const int64_t index = (sequence.first_row + token) * job.params->n_heads + head;
     scratch.rows[r] = {sequence.offset + token, index, score_map(*job.params, head)};
-    std::copy_n(job.q + index * width, width, scratch.q + r * width);
+    const float* q = job.q + index * width;
+    if (!transposed) {
+      std::copy_n(q, width, scratch.q + r * width);
+      continue;
+    }
+    for (int64_t d = 0; d < width; ++d) scratch.q[d * task.n_rows + r] = q[d];
   }
 }
 
@@ -232,39 +140,39 @@ BlockRows visible_rows(const AttentionJob& job, const AttentionTask& task, int64
 void block_scores(const AttentionJob& job, const AttentionTask& task, const BlockRows& rows, int64_t block_begin,
                   const TileScratch& scratch) {
   const int64_t block = job.params->block_size, last = ceil_div(rows.key_end, kKeyPanel);
-  const bool widen = !reads_directly(rows), fetch_ahead = !widen && job.kv.storage != nullptr;
+  const bool direct = reads_directly(job, task);
   for (int64_t panel = rows.key_begin / kKeyPanel; panel < last; panel += kSlicePanels) {
     const int64_t n = std::min(kSlicePanels, last - panel);
     const KeyRange seen = rows_of_slice(rows, scratch.ranges, panel * kKeyPanel, (panel + n) * kKeyPanel);
     if (seen.begin >= seen.end) continue;
     const int64_t first = block_begin / kKeyPanel + panel;
-    const PanelSet keys = key_panels(job, task, first, n, widen, scratch.slice);
+    const PanelSet keys = key_panels(job, task, first, n, !direct, scratch.slice);
     PanelSet later;
-    if (fetch_ahead) later = panels_to_fetch(job, task, first + block / kKeyPanel, n, true);
+    if (direct) later = panels_to_fetch(job, task, first, keys, true);
     job.kernels->scores[static_cast<size_t>(keys.element)]({.scores = scratch.scores + seen.begin * block + panel * kKeyPanel,
                                                             .score_stride = block,
-                                                            .q = scratch.q + seen.begin * job.head_dim(),
-                                                            .q_stride = job.head_dim(),
+                                                            .q = scratch.q + seen.begin * (direct ? 1 : job.head_dim()),
+                                                            .q_stride = direct ? task.n_rows : job.head_dim(),
                                                             .n_rows = seen.end - seen.begin,
                                                             .head_dim = job.head_dim(),
                                                             .k_panels = keys.panels,
                                                             .n_panels = n,
-                                                            .prefetch = later.n > 0 ? later.panels : nullptr});
+                                                            .prefetch = direct ? later.panels : nullptr});
   }
 }
 
 void block_values(const AttentionJob& job, const AttentionTask& task, const BlockRows& rows, int64_t block_begin,
                   const TileScratch& scratch) {
   const int64_t block = job.params->block_size, last = ceil_div(rows.key_end, kKeyPanel), width = job.padded_width();
-  const bool widen = !reads_directly(rows), fetch_ahead = !widen && job.kv.storage != nullptr;
+  const bool direct = reads_directly(job, task);
   for (int64_t panel = rows.key_begin / kKeyPanel; panel < last; panel += kSlicePanels) {
     const int64_t n = std::min(kSlicePanels, last - panel);
     const KeyRange seen = rows_of_slice(rows, scratch.ranges, panel * kKeyPanel, (panel + n) * kKeyPanel);
     if (seen.begin >= seen.end) continue;
     const int64_t first = block_begin / kKeyPanel + panel;
-    const PanelSet values = value_panels(job, task, first, n, widen, scratch.slice);
+    const PanelSet values = value_panels(job, task, first, n, !direct, scratch.slice);
     PanelSet later;
-    if (fetch_ahead) later = panels_to_fetch(job, task, first + block / kKeyPanel, n, false);
+    if (direct) later = panels_to_fetch(job, task, first, values, false);
     job.kernels->values[static_cast<size_t>(values.element)]({.o = scratch.run_o + seen.begin * width,
                                                               .o_stride = width,
                                                               .padded_width = width,
@@ -276,7 +184,7 @@ void block_values(const AttentionJob& job, const AttentionTask& task, const Bloc
                                                               .v_stride = values.stride,
                                                               .n_panels = n,
                                                               .first_key = panel * kKeyPanel,
-                                                              .prefetch = later.n > 0 ? later.panels : nullptr});
+                                                              .prefetch = direct ? later.panels : nullptr});
   }
 }
 

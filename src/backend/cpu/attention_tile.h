@@ -36,6 +36,8 @@ struct AttentionJob {
   float* lse = nullptr;        ///< [T, H] or null
   float* partial_o = nullptr;  ///< [partial rows][padded width]
   RowTotal* partial_totals = nullptr;
+  std::span<const AttentionTask> tasks;  ///< Of this call, in the order in which threads take them.
+  int n_threads = 1;
 
   int64_t head_dim() const noexcept { return params->head_dim; }
   int64_t padded_width() const noexcept { return (params->head_dim + kKeyPanel - 1) / kKeyPanel * kKeyPanel; }
@@ -56,7 +58,7 @@ struct TileRow {
 
 /// What a thread works in, laid out in one allocation.
 struct TileScratch {
-  float* q;        ///< [kMaxTileRows][D]
+  float* q;        ///< [kMaxTileRows][D], or [D][task.n_rows] where the task reads_directly().
   float* run_o;    ///< [kMaxTileRows][padded width]
   float* total_o;  ///< the same
   float* scores;   ///< [kMaxTileScores]
@@ -69,17 +71,6 @@ struct TileScratch {
   static int64_t bytes(int64_t head_dim);
   static TileScratch carve(void* memory, int64_t head_dim);
 };
-
-/// Panels [first, first + n) of the keys (transposed) or values (rows) of one (sequence, key/value head).
-struct PanelSet {
-  const void* panels[kSlicePanels];
-  int64_t n = 0;
-  int64_t stride = 0;  ///< Values: elements from row to row.
-  KvElement element = KvElement::kF32;
-};
-/// `widen` converts 16-bit elements into `scratch` once, for tiles that use them many times; the conversion is exact.
-PanelSet key_panels(const AttentionJob& job, const AttentionTask& task, int64_t first, int64_t n, bool widen, float* scratch);
-PanelSet value_panels(const AttentionJob& job, const AttentionTask& task, int64_t first, int64_t n, bool widen, float* scratch);
 
 /// Runs one task of flash attention: writes the output rows, or partial rows where the tile is split.
 void attend_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch);

@@ -23,7 +23,8 @@ template <typename Element, int Rows, int Panels, bool Prefetch>
 void score_block(const ScoreTile& tile, int64_t row, int64_t panel) {
   constexpr int kVecs = Panels * kVecsPerPanel;
   constexpr int kStep = Prefetch ? 2 : 1;  // Two steps of a 16-bit panel are one cache line.
-  const float* q = tile.q + row * tile.q_stride;
+  // With prefetch q is transposed: one address for all rows, since those of the panels and of what is fetched fill the registers.
+  const float* q = Prefetch ? tile.q + row : tile.q + row * tile.q_stride;
   const Element* k[Panels];
   const char* later[Panels];
   unroll<Panels>([&](auto j) __attribute__((always_inline)) {
@@ -45,9 +46,10 @@ void score_block(const ScoreTile& tile, int64_t row, int64_t panel) {
         keys[c] = load(k[c / kVecsPerPanel] + d * kKeyPanel + (c % kVecsPerPanel) * kWidth);
       });
       unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-        const Vec element = broadcast(q[r * tile.q_stride + d]);
+        const Vec element = broadcast(Prefetch ? q[r] : q[r * tile.q_stride + d]);
         unroll<kVecs>([&](auto c) __attribute__((always_inline)) { sum[r][c] = fma(element, keys[c], sum[r][c]); });
       });
+      if constexpr (Prefetch) q += tile.q_stride;
     });
   }
   float* scores = tile.scores + row * tile.score_stride + panel * kKeyPanel;
@@ -74,8 +76,13 @@ void score_group(const ScoreTile& tile, int64_t row, int64_t n_rows, int64_t pan
 template <typename Element>
 void scores(const ScoreTile& tile) {
   constexpr auto kRowCounts = std::make_integer_sequence<int, kMostRows>{};
-  if (tile.n_rows <= kMostRows && tile.prefetch != nullptr)
-    return score_group<Element, true>(tile, 0, tile.n_rows, 0, tile.n_panels, kRowCounts);
+  if (tile.prefetch != nullptr) {
+    for (int64_t row = 0, n = 0; row < tile.n_rows; row += n) {
+      n = tile.n_rows - row <= kMostRows ? tile.n_rows - row : kRows;
+      score_group<Element, true>(tile, row, n, 0, tile.n_panels, kRowCounts);
+    }
+    return;
+  }
   // Panels outside, so that kPanels of them stay in L1 while all rows go past.
   for (int64_t panel = 0; panel < tile.n_panels; panel += kPanels) {
     const int64_t end = panel + kPanels < tile.n_panels ? panel + kPanels : tile.n_panels;

@@ -19,6 +19,11 @@ constexpr int kRows = 3, kVecs = 4, kMostRows = 3;
 /// Vectors of o beside `rows` rows: as many as leave the accumulators in registers.
 constexpr int vecs_for(int rows) { return rows <= kRows ? kVecs : kVecs / 2; }
 
+template <typename Element>
+MINILLM_INLINE const char* address_of(const void* panel, int64_t column) {
+  return reinterpret_cast<const char*>(static_cast<const Element*>(panel) + column);
+}
+
 /// Keys [range) of the block into `Rows` rows, `Vecs` vectors of o from element `column`.
 template <typename Element, int Rows, int Vecs, bool Prefetch>
 void value_block(const ValueTile& tile, int64_t row, int64_t column, KeyRange range) {
@@ -33,20 +38,25 @@ void value_block(const ValueTile& tile, int64_t row, int64_t column, KeyRange ra
     int64_t panel = in_tile / kKeyPanel, end = key - slot + kKeyPanel;
     const Element* v = static_cast<const Element*>(tile.v_panels[panel]) + slot * tile.v_stride + column;
     const char* later = nullptr;
-    if constexpr (Prefetch) {
-      later = reinterpret_cast<const char*>(static_cast<const Element*>(tile.prefetch[panel]) + slot * tile.v_stride + column);
-    } else {
-      // Panels that follow each other in memory are one loop: an inner loop of 16 steps would often end in a misprediction.
-      const Element* next = v + (kKeyPanel - slot) * tile.v_stride;
-      for (; end < range.end; end += kKeyPanel, next += kKeyPanel * tile.v_stride)
-        if (static_cast<const Element*>(tile.v_panels[++panel]) + column != next) break;
+    if constexpr (Prefetch) later = address_of<Element>(tile.prefetch[panel], slot * tile.v_stride);
+    // Panels that follow each other in memory are one loop: an inner loop of 16 steps would often end in a misprediction.
+    const int64_t left_bytes = (kKeyPanel - slot) * tile.v_stride * static_cast<int64_t>(sizeof(Element));
+    const int64_t panel_bytes = kKeyPanel * tile.v_stride * static_cast<int64_t>(sizeof(Element));
+    for (int64_t at = left_bytes; end < range.end; end += kKeyPanel, at += panel_bytes) {
+      ++panel;
+      if (address_of<Element>(tile.v_panels[panel], column) != reinterpret_cast<const char*>(v) + at) break;
+      if constexpr (Prefetch)
+        if (address_of<Element>(tile.prefetch[panel], 0) != later + at) break;
     }
     if (end > range.end) end = range.end;
+    // The passes over the columns fetch one part of these keys' rows after the other, each part in kLines streams.
+    constexpr int kLines = Vecs * kWidth * static_cast<int>(sizeof(Element)) / 64;
+    const int64_t stream = (end - key) * 64;
+    if constexpr (Prefetch) later += column / (Vecs * kWidth) * kLines * stream;
     for (; key < end; ++key, v += tile.v_stride) {
       if constexpr (Prefetch) {
-        constexpr int kBytes = Vecs * kWidth * static_cast<int>(sizeof(Element));
-        prefetch<(kBytes < 64 ? 64 : kBytes)>(later);
-        later += tile.v_stride * static_cast<int64_t>(sizeof(Element));
+        unroll<kLines>([&](auto line) __attribute__((always_inline)) { __builtin_prefetch(later + line * stream, 0, 2); });
+        later += 64;
       }
       Vec values[Vecs];
       unroll<Vecs>([&](auto c) __attribute__((always_inline)) { values[c] = load(v + c * kWidth); });
