@@ -36,6 +36,8 @@ struct ScoreTile {
   const void* const* k_panels;
   int64_t n_panels;
   const void* const* prefetch;  ///< [n_panels] or null: while byte i of a panel is read, byte i of this one is fetched.
+  const KeyRange* ranges;       ///< [n_rows], as in ValueTile: panels that no row of a register tile sees are left out.
+  int64_t first_key;
 };
 
 /// From q . k to a score in units of log2: x = scale q.k; x = cap tanh(x) if cap != 0; x += slope |distance - key index|.
@@ -46,10 +48,16 @@ struct ScoreMap {
   int64_t distance;  ///< The row's position minus that of the block's first key.
 };
 
-/// Softmax of one row over a run.
-struct RunState {
-  float max;
-  float sum[kKeyPanel];
+/// Softmax of one block of keys for rows of a tile; max and sums are those of the run so far.
+struct SoftmaxTile {
+  float* scores;  ///< [n_rows][score_stride]: raw q.k in, probabilities out.
+  int64_t score_stride;
+  float* o;  ///< [n_rows][o_stride], `padded_width` wide.
+  int64_t o_stride, padded_width, n_rows;
+  const KeyRange* ranges;
+  const ScoreMap* maps;
+  float* max;   ///< [n_rows]
+  float* sums;  ///< [n_rows][16]
 };
 
 /// o[r] += sum over keys s in ranges[r] of p[r][s] v[s], in order; s counts from the block's first key.
@@ -95,8 +103,8 @@ struct AttentionKernels {
   float (*map_scores)(float* scores, KeyRange range, const ScoreMap& map);
   /// scores = 2^(score - max) over the panels of `range`, added into sum [16]. A maximum of -inf gives zeros.
   void (*exponentials)(float* scores, KeyRange range, const ScoreMap& map, float max, float* sum);
-  /// One block of one row: both of the above, and o and the state brought to the new maximum.
-  void (*softmax_block)(float* scores, KeyRange range, const ScoreMap& map, RunState& state, float* o, int64_t padded_width);
+  /// One block: both of the above for each row, and o and the sums brought to the new maximum.
+  void (*softmax_rows)(const SoftmaxTile& tile);
   /// l of a run: its 16 lanes added in a fixed order.
   float (*sum_lanes)(const float* sum);
   /// O, `total` := merged with o, `part`.

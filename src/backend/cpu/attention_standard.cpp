@@ -53,7 +53,8 @@ void attend_standard(const AttentionJob& job, const AttentionTask& task, const T
   begin_tile(job, task, scratch);
   std::fill_n(scratch.run_o, task.n_rows * width, 0.0f);
   for (int64_t r = 0; r < task.n_rows; ++r) {
-    scratch.runs[r] = {kMinusInfinity, {}};
+    scratch.run_max[r] = kMinusInfinity;
+    std::fill_n(scratch.run_sums + r * kKeyPanel, kKeyPanel, 0.0f);
     std::fill_n(matrix_row(job, task, r, scores, stride), stride, kMinusInfinity);
   }
   for (int64_t block = blocks.begin; block < blocks.end; block += blocks.size) {
@@ -62,7 +63,7 @@ void attend_standard(const AttentionJob& job, const AttentionTask& task, const T
     for (int64_t r = rows.begin; r < rows.end; ++r) {
       float* row = scratch.scores + r * blocks.size;
       const KeyRange range = scratch.ranges[r];
-      scratch.runs[r].max = std::max(scratch.runs[r].max, job.kernels->map_scores(row, range, scratch.rows[r].map));
+      scratch.run_max[r] = std::max(scratch.run_max[r], job.kernels->map_scores(row, range, scratch.maps[r]));
       std::copy(row + range.begin, row + range.end, matrix_row(job, task, r, scores, stride) + block + range.begin);
     }
   }
@@ -74,13 +75,13 @@ void attend_standard(const AttentionJob& job, const AttentionTask& task, const T
       float* kept = matrix_row(job, task, r, scores, stride) + block;
       std::fill(row + range.begin / kKeyPanel * kKeyPanel, row + round_up(range.end, kKeyPanel), kMinusInfinity);
       std::copy(kept + range.begin, kept + range.end, row + range.begin);
-      job.kernels->exponentials(row, range, scratch.rows[r].map, scratch.runs[r].max, scratch.runs[r].sum);
+      job.kernels->exponentials(row, range, scratch.maps[r], scratch.run_max[r], scratch.run_sums + r * kKeyPanel);
       std::copy(row + range.begin, row + range.end, kept + range.begin);
     }
     block_values(job, task, rows, block, scratch);
   }
   for (int64_t r = 0; r < task.n_rows; ++r) {
-    scratch.totals[r] = {scratch.runs[r].max, job.kernels->sum_lanes(scratch.runs[r].sum)};
+    scratch.totals[r] = {scratch.run_max[r], job.kernels->sum_lanes(scratch.run_sums + r * kKeyPanel)};
     std::copy_n(scratch.run_o + r * width, width, scratch.total_o + r * width);
   }
   write_rows(job, task, scratch);

@@ -18,10 +18,8 @@ int64_t aligned(int64_t bytes) { return round_up(bytes, 64); }
 
 void reset_run(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
   std::fill_n(scratch.run_o, task.n_rows * job.padded_width(), 0.0f);
-  for (int64_t r = 0; r < task.n_rows; ++r) {
-    scratch.runs[r].max = kMinusInfinity;
-    std::fill_n(scratch.runs[r].sum, kKeyPanel, 0.0f);
-  }
+  std::fill_n(scratch.run_max, task.n_rows, kMinusInfinity);
+  std::fill_n(scratch.run_sums, task.n_rows * kKeyPanel, 0.0f);
 }
 
 void reset_totals(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
@@ -30,9 +28,17 @@ void reset_totals(const AttentionJob& job, const AttentionTask& task, const Tile
 }
 
 void softmax_rows(const AttentionJob& job, const BlockRows& rows, const TileScratch& scratch) {
-  for (int64_t r = rows.begin; r < rows.end; ++r)
-    job.kernels->softmax_block(scratch.scores + r * job.params->block_size, scratch.ranges[r], scratch.rows[r].map, scratch.runs[r],
-                               scratch.run_o + r * job.padded_width(), job.padded_width());
+  const int64_t width = job.padded_width(), block = job.params->block_size;
+  job.kernels->softmax_rows({.scores = scratch.scores + rows.begin * block,
+                             .score_stride = block,
+                             .o = scratch.run_o + rows.begin * width,
+                             .o_stride = width,
+                             .padded_width = width,
+                             .n_rows = rows.end - rows.begin,
+                             .ranges = scratch.ranges + rows.begin,
+                             .maps = scratch.maps + rows.begin,
+                             .max = scratch.run_max + rows.begin,
+                             .sums = scratch.run_sums + rows.begin * kKeyPanel});
 }
 
 /// How the scores of one head come from q.k.
@@ -53,18 +59,22 @@ KeyRange rows_of_slice(const BlockRows& rows, const KeyRange* ranges, int64_t be
   return found;
 }
 
-void close_run(const AttentionJob& job, const AttentionTask& task, int64_t run, const TileScratch& scratch) {
+/// Run number `run` of the task is complete. The first one of a tile is its total as it stands: the two change places.
+void close_run(const AttentionJob& job, const AttentionTask& task, int64_t run, TileScratch& scratch) {
   const int64_t width = job.padded_width();
+  const bool first = run == task.first_run, whole = task.partial < 0;
+  if (whole && first) std::swap(scratch.run_o, scratch.total_o);
   for (int64_t r = 0; r < task.n_rows; ++r) {
-    const RowTotal part{scratch.runs[r].max, job.kernels->sum_lanes(scratch.runs[r].sum)};
-    const float* o = scratch.run_o + r * width;
-    if (task.partial < 0) {
-      job.kernels->merge(scratch.total_o + r * width, scratch.totals[r], o, part, width);
-      continue;
+    const RowTotal part{scratch.run_max[r], job.kernels->sum_lanes(scratch.run_sums + r * kKeyPanel)};
+    if (whole && first) {
+      scratch.totals[r] = part;
+    } else if (whole) {
+      job.kernels->merge(scratch.total_o + r * width, scratch.totals[r], scratch.run_o + r * width, part, width);
+    } else {
+      const int64_t slot = task.partial + (run - task.first_run) * task.n_rows + r;
+      std::copy_n(scratch.run_o + r * width, width, job.partial_o + slot * width);
+      job.partial_totals[slot] = part;
     }
-    const int64_t slot = task.partial + (run - task.first_run) * task.n_rows + r;
-    std::copy_n(o, width, job.partial_o + slot * width);
-    job.partial_totals[slot] = part;
   }
 }
 
@@ -76,9 +86,9 @@ int64_t TileScratch::bytes(int64_t head_dim) {
   const auto floats = [](int64_t n) { return aligned(n * static_cast<int64_t>(sizeof(float))); };
   const int64_t width = round_up(head_dim, kKeyPanel);
   return floats(kMaxTileRows * head_dim) + 2 * floats(kMaxTileRows * width) + floats(kMaxTileScores) +
-         floats(kSlicePanels * kKeyPanel * width) + aligned(kMaxTileRows * static_cast<int64_t>(sizeof(RunState))) +
-         aligned(kMaxTileRows * static_cast<int64_t>(sizeof(RowTotal))) + aligned(kMaxTileRows * static_cast<int64_t>(sizeof(KeyRange))) +
-         aligned(kMaxTileRows * static_cast<int64_t>(sizeof(TileRow)));
+         floats(kSlicePanels * kKeyPanel * width) + floats(kMaxTileRows) + floats(kMaxTileRows * kKeyPanel) +
+         aligned(kMaxTileRows * static_cast<int64_t>(sizeof(ScoreMap))) + aligned(kMaxTileRows * static_cast<int64_t>(sizeof(RowTotal))) +
+         aligned(kMaxTileRows * static_cast<int64_t>(sizeof(KeyRange))) + aligned(kMaxTileRows * static_cast<int64_t>(sizeof(TileRow)));
 }
 
 TileScratch TileScratch::carve(void* memory, int64_t head_dim) {
@@ -94,7 +104,9 @@ TileScratch TileScratch::carve(void* memory, int64_t head_dim) {
   take(scratch.total_o, kMaxTileRows * width);
   take(scratch.scores, kMaxTileScores);
   take(scratch.slice, kSlicePanels * kKeyPanel * width);
-  take(scratch.runs, kMaxTileRows);
+  take(scratch.run_max, kMaxTileRows);
+  take(scratch.run_sums, kMaxTileRows * kKeyPanel);
+  take(scratch.maps, kMaxTileRows);
   take(scratch.totals, kMaxTileRows);
   take(scratch.ranges, kMaxTileRows);
   take(scratch.rows, kMaxTileRows);
@@ -108,7 +120,8 @@ void begin_tile(const AttentionJob& job, const AttentionTask& task, const TileSc
   for (int64_t r = 0; r < task.n_rows; ++r) {
     const int64_t token = (task.row + r) / group, head = task.kv_head * group + (task.row + r) % group;
     const int64_t index = (sequence.first_row + token) * job.params->n_heads + head;
-    scratch.rows[r] = {sequence.offset + token, index, score_map(*job.params, head)};
+    scratch.rows[r] = {sequence.offset + token, index};
+    scratch.maps[r] = score_map(*job.params, head);
     const float* q = job.q + index * width;
     if (!transposed) {
       std::copy_n(q, width, scratch.q + r * width);
@@ -128,7 +141,7 @@ BlockRows visible_rows(const AttentionJob& job, const AttentionTask& task, int64
     const KeyRange range{std::clamp<int64_t>(visibility.begin(position) - block_begin, 0, block),
                          std::clamp<int64_t>(visibility.end(position, n_keys) - block_begin, 0, block)};
     scratch.ranges[r] = range;
-    scratch.rows[r].map.distance = position - block_begin;
+    scratch.maps[r].distance = position - block_begin;
     if (range.begin >= range.end) continue;
     if (rows.begin == rows.end) rows = {r, r, range.begin, 0};
     rows.end = r + 1;
@@ -157,7 +170,9 @@ void block_scores(const AttentionJob& job, const AttentionTask& task, const Bloc
                                                             .head_dim = job.head_dim(),
                                                             .k_panels = keys.panels,
                                                             .n_panels = n,
-                                                            .prefetch = direct ? later.panels : nullptr});
+                                                            .prefetch = direct ? later.panels : nullptr,
+                                                            .ranges = scratch.ranges + seen.begin,
+                                                            .first_key = panel * kKeyPanel});
   }
 }
 
@@ -188,9 +203,10 @@ void block_values(const AttentionJob& job, const AttentionTask& task, const Bloc
   }
 }
 
-void attend_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
+void attend_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& memory) {
+  TileScratch scratch = memory;
   begin_tile(job, task, scratch);
-  reset_totals(job, task, scratch);
+  if (task.tile_runs == 0) reset_totals(job, task, scratch);
   const int64_t run_tokens = job.run_tokens();
   for (int64_t run = task.run_begin; run < task.run_end; ++run) {
     reset_run(job, task, scratch);
@@ -209,10 +225,15 @@ void attend_tile(const AttentionJob& job, const AttentionTask& task, const TileS
 void merge_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
   const int64_t width = job.padded_width();
   begin_tile(job, task, scratch);
-  reset_totals(job, task, scratch);
   for (int64_t i = 0; i < task.tile_runs * task.n_rows; ++i) {
     const int64_t r = i % task.n_rows, slot = task.partial + i;
-    job.kernels->merge(scratch.total_o + r * width, scratch.totals[r], job.partial_o + slot * width, job.partial_totals[slot], width);
+    const float* o = job.partial_o + slot * width;
+    if (i == r) {
+      std::copy_n(o, width, scratch.total_o + r * width);
+      scratch.totals[r] = job.partial_totals[slot];
+    } else {
+      job.kernels->merge(scratch.total_o + r * width, scratch.totals[r], o, job.partial_totals[slot], width);
+    }
   }
   write_rows(job, task, scratch);
 }

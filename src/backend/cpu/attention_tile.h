@@ -12,7 +12,7 @@
 namespace minillm::cpu {
 
 inline constexpr int64_t kRunTokens = 512;  ///< Keys of a run, unless a block is longer (design.md section 6).
-inline constexpr int64_t kMaxTileRows = 96;
+inline constexpr int64_t kMaxTileRows = 192;
 inline constexpr int64_t kMaxTileScores = 32768;  ///< Rows times block size of a tile: 128 KiB, a small part of L2.
 inline constexpr int64_t kSlicePanels = 8;        ///< Panels converted at a time: a 128-key slice of one vector column stays in L1.
 
@@ -53,17 +53,18 @@ int64_t max_tile_rows(int64_t block_size);
 struct TileRow {
   int64_t position;  ///< Among the sequence's slots.
   int64_t index;     ///< Row of q and out seen as [T H, D].
-  ScoreMap map;      ///< Its distance belongs to the current block.
 };
 
 /// What a thread works in, laid out in one allocation.
 struct TileScratch {
-  float* q;        ///< [kMaxTileRows][D], or [D][task.n_rows] where the task reads_directly().
-  float* run_o;    ///< [kMaxTileRows][padded width]
-  float* total_o;  ///< the same
-  float* scores;   ///< [kMaxTileScores]
-  float* slice;    ///< [kSlicePanels][16][padded width]: keys or values in float32.
-  RunState* runs;  ///< [kMaxTileRows]
+  float* q;         ///< [kMaxTileRows][D], or [D][task.n_rows] where the task reads_directly().
+  float* run_o;     ///< [kMaxTileRows][padded width]
+  float* total_o;   ///< the same
+  float* scores;    ///< [kMaxTileScores]
+  float* slice;     ///< [kSlicePanels][16][padded width]: keys or values in float32.
+  float* run_max;   ///< [kMaxTileRows]
+  float* run_sums;  ///< [kMaxTileRows][16]
+  ScoreMap* maps;   ///< Their distances belong to the current block.
   RowTotal* totals;
   KeyRange* ranges;  ///< Of the current block.
   TileRow* rows;

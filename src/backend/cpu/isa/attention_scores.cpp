@@ -62,6 +62,8 @@ template <typename Element, int Rows, bool Prefetch>
 void score_rows(const ScoreTile& tile, int64_t row, int64_t panel, int64_t end) {
   constexpr int kStep = panels_for(Rows);
   for (; panel + kStep <= end; panel += kStep) score_block<Element, Rows, kStep, Prefetch>(tile, row, panel);
+  if constexpr (kStep == 4 && !Prefetch)
+    for (; panel + 2 <= end; panel += 2) score_block<Element, Rows, 2, Prefetch>(tile, row, panel);
   if constexpr (kStep > 1)
     for (; panel < end; ++panel) score_block<Element, Rows, 1, Prefetch>(tile, row, panel);
 }
@@ -89,7 +91,9 @@ void scores(const ScoreTile& tile) {
     for (int64_t row = 0, n = 0; row < tile.n_rows; row += n) {
       const int64_t left = tile.n_rows - row;
       n = left <= kMostRows ? left : kRows;
-      score_group<Element, false>(tile, row, n, panel, end, kRowCounts);
+      const int64_t first = (tile.ranges[row].begin - tile.first_key) / kKeyPanel;
+      const int64_t last = (tile.ranges[row + n - 1].end - tile.first_key + kKeyPanel - 1) / kKeyPanel;
+      score_group<Element, false>(tile, row, n, panel > first ? panel : first, end < last ? end : last, kRowCounts);
     }
   }
 }

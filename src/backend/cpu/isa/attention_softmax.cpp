@@ -50,6 +50,7 @@ MINILLM_INLINE void map_panel(float* scores, int64_t panel, KeyRange range, cons
 }
 
 MINILLM_INLINE float map_range(float* scores, KeyRange range, const ScoreMap& map) {
+  if (range.begin >= range.end) return kMinusInfinity;
   Vec largest_so_far = broadcast(kMinusInfinity);
   int64_t s = range.begin / kKeyPanel * kKeyPanel;
   if (!is_plain(map)) {
@@ -89,25 +90,37 @@ void exponentials(float* scores, KeyRange range, const ScoreMap& map, float max_
   exponentials_of_range(scores, range, map, max_score, sum);
 }
 
-void softmax_block(float* scores, KeyRange range, const ScoreMap& map, RunState& state, float* o, int64_t padded_width) {
-  if (range.begin >= range.end) return;
-  const float block_max = map_range(scores, range, map);
-  if (block_max > state.max) {
-    const float keep = power_of_difference(state.max, block_max);
-    scale(state.sum, keep, kKeyPanel);
-    scale(o, keep, padded_width);
-    state.max = block_max;
+void softmax_rows(const SoftmaxTile& tile) {
+  // Rows in groups, each step for all of a group: what one row waits for (its maximum across lanes, the change of its maximum)
+  // is hidden behind the others.
+  constexpr int64_t kGroup = 16;
+  for (int64_t row = 0; row < tile.n_rows; row += kGroup) {
+    const int64_t n = tile.n_rows - row < kGroup ? tile.n_rows - row : kGroup;
+    float found[kGroup], before[kGroup], now[kGroup], keep[kGroup];
+    for (int64_t i = 0; i < kGroup; ++i) found[i] = before[i] = kMinusInfinity;
+    for (int64_t i = 0; i < n; ++i) {
+      before[i] = tile.max[row + i];
+      found[i] = map_range(tile.scores + (row + i) * tile.score_stride, tile.ranges[row + i], tile.maps[row + i]);
+    }
+    for (int64_t i = 0; i < kGroup; i += kWidth) {
+      const Vec old = load(before + i), block = load(found + i);
+      store(now + i, select_below(old, block, block, old));
+      store(keep + i, select_below(old, block, exp2_nonpositive(sub(old, block)), broadcast(1.0f)));
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      if (keep[i] == 1.0f) continue;
+      scale(tile.sums + (row + i) * kKeyPanel, keep[i], kKeyPanel);
+      scale(tile.o + (row + i) * tile.o_stride, keep[i], tile.padded_width);
+    }
+    for (int64_t i = 0; i < n; ++i) {
+      tile.max[row + i] = now[i];
+      exponentials_of_range(tile.scores + (row + i) * tile.score_stride, tile.ranges[row + i], tile.maps[row + i], now[i],
+                            tile.sums + (row + i) * kKeyPanel);
+    }
   }
-  exponentials_of_range(scores, range, map, state.max, state.sum);
 }
 
-float sum_lanes(const float* sum) {
-  float lanes[kKeyPanel];
-  for (int64_t i = 0; i < kKeyPanel; ++i) lanes[i] = sum[i];
-  for (int64_t half = kKeyPanel / 2; half > 0; half /= 2)
-    for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
-}
+float sum_lanes(const float* sum) { return sum_tree(sum); }
 
 void merge(float* total_o, RowTotal& total, const float* o, RowTotal part, int64_t padded_width) {
   const float new_max = part.max > total.max ? part.max : total.max;
@@ -124,10 +137,11 @@ void divide(float* out, const float* o, float sum, int64_t head_dim) {
     for (int64_t i = 0; i < head_dim; ++i) out[i] = 0.0f;
     return;
   }
-  const Vec by = broadcast(sum);
+  const float inverse = 1.0f / sum;
+  const Vec by = broadcast(inverse);
   int64_t i = 0;
-  for (; i + kWidth <= head_dim; i += kWidth) store(out + i, div(load(o + i), by));
-  for (; i < head_dim; ++i) out[i] = o[i] / sum;
+  for (; i + kWidth <= head_dim; i += kWidth) store(out + i, mul(load(o + i), by));
+  for (; i < head_dim; ++i) out[i] = o[i] * inverse;
 }
 
 }  // namespace minillm::cpu::MINILLM_ISA

@@ -17,7 +17,7 @@ AttentionKernels make_table() noexcept {
   }
   kernels.map_scores = map_scores;
   kernels.exponentials = exponentials;
-  kernels.softmax_block = softmax_block;
+  kernels.softmax_rows = softmax_rows;
   kernels.sum_lanes = sum_lanes;
   kernels.merge = merge;
   kernels.divide = divide;

@@ -16,7 +16,7 @@ ValuesFunction values_function(KvElement element) noexcept;
 
 float map_scores(float* scores, KeyRange range, const ScoreMap& map);
 void exponentials(float* scores, KeyRange range, const ScoreMap& map, float max, float* sum);
-void softmax_block(float* scores, KeyRange range, const ScoreMap& map, RunState& state, float* o, int64_t padded_width);
+void softmax_rows(const SoftmaxTile& tile);
 float sum_lanes(const float* sum);
 void merge(float* total_o, RowTotal& total, const float* o, RowTotal part, int64_t padded_width);
 void divide(float* out, const float* o, float sum, int64_t head_dim);

@@ -64,14 +64,21 @@ MINILLM_INLINE Vec copy_sign(Vec magnitude, Vec sign) {
       _mm512_ternarylogic_epi32(_mm512_set1_epi32(INT32_MIN), _mm512_castps_si512(sign), _mm512_castps_si512(magnitude), 0xCA);
   return _mm512_castsi512_ps(bits);
 }
-/// a minus the nearest integer; 0 for an infinity.
-MINILLM_INLINE Vec fraction(Vec a) { return _mm512_reduce_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+/// a minus the integer below; 0 for an infinity.
+MINILLM_INLINE Vec fraction(Vec a) { return _mm512_reduce_ps(a, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 /// x < bound ? below : other; a NaN in x takes `other`.
 MINILLM_INLINE Vec select_below(Vec x, Vec bound, Vec below, Vec other) {
   return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, bound, _CMP_LT_OQ), other, below);
 }
 MINILLM_INLINE Vec lane_indices() { return _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0); }
 MINILLM_INLINE float largest(Vec a) { return _mm512_reduce_max_ps(a); }
+/// a[0] + ... + a[15]: lanes i and i + 8 first, then i and i + 4, 2, 1.
+MINILLM_INLINE float sum_tree(const float* a) {
+  const __m256 b = _mm256_add_ps(_mm256_loadu_ps(a), _mm256_loadu_ps(a + 8));
+  __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+  c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+  return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
+}
 
 #elif defined(__AVX2__)
 
@@ -127,6 +134,13 @@ MINILLM_INLINE float largest(Vec a) {
   __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   b = _mm_max_ps(b, _mm_movehl_ps(b, b));
   return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
+}
+/// a[0] + ... + a[15]: lanes i and i + 8 first, then i and i + 4, 2, 1.
+MINILLM_INLINE float sum_tree(const float* a) {
+  const Vec b = add(load(a), load(a + 8));
+  __m128 c = _mm_add_ps(_mm256_castps256_ps128(b), _mm256_extractf128_ps(b, 1));
+  c = _mm_add_ps(c, _mm_movehl_ps(c, c));
+  return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
 }
 
 #else  // Any CPU: the vector types of GCC and clang, four wide.
@@ -202,6 +216,11 @@ MINILLM_INLINE Vec scale_by_power(Vec a, Vec n) {
 /// x < bound ? below : other; a NaN in x takes `other`.
 MINILLM_INLINE Vec select_below(Vec x, Vec bound, Vec below, Vec other) { return select((IntVec)(x < bound), below, other); }
 MINILLM_INLINE Vec lane_indices() { return Vec{0, 1, 2, 3}; }
+/// a[0] + ... + a[15]: lanes i and i + 8 first, then i and i + 4, 2, 1.
+MINILLM_INLINE float sum_tree(const float* a) {
+  const Vec b = add(add(load(a), load(a + 8)), add(load(a + 4), load(a + 12)));
+  return (b[0] + b[2]) + (b[1] + b[3]);
+}
 MINILLM_INLINE float largest(Vec a) {
   float m = a[0];
   for (int i = 1; i < kWidth; ++i) m = a[i] > m ? a[i] : m;
