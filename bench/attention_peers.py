@@ -30,6 +30,10 @@ class Ours:
         self.process.stdin.flush()
         return self.process.stdout.readline().strip()
 
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait()
+
 
 def torch_cases(heads, kv_heads, width, rows, cached):
     """Name -> callable, for every way to ask torch for this attention."""
@@ -91,9 +95,17 @@ def compare(ours, shape, rounds):
     row = {"case": name, "ms": 1e3 * median, "rate": (size if shape[3] == 1 else flops) / median / 1e9, "share_of_limit": statistics.median(shares),
            "peer": peer, "peer_ms": 1e3 * statistics.median(times[peer]), "ratio": ratio}
     unit = "GB/s" if shape[3] == 1 else "GF/s"
+    row["shares"] = shares
+    for key, seconds_of in (("rates", mine), ("peer_rates", times[peer])):
+        row[key] = [(size if shape[3] == 1 else flops) / t / 1e9 for t in seconds_of]
     print(f"{name:42s} {row['ms']:9.3f} ms {row['rate']:7.1f} {unit}  {100 * row['share_of_limit']:5.1f} % of the limit  "
           f"torch {peer:17s} {row['peer_ms']:9.3f} ms  ratio {ratio:.2f}", flush=True)
     return row
+
+
+def prepare(threads):
+    torch.set_num_threads(threads)
+    torch.manual_seed(1)
 
 
 def main():
@@ -105,8 +117,7 @@ def main():
     parser.add_argument("--only", help="cases of this head width and kind only: 64p, 128p, 64d, 128d")
     parser.add_argument("--json")
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(1)
+    prepare(args.threads)
     ours = Ours(args.program, args.threads)
     shapes = [(9, 3, 64, n, 0) for n in (512, 1024, 2048, 4096, 8192)] + [(9, 3, 64, 512, 7600)]
     shapes += [(8, 2, 128, n, 0) for n in (512, 1024, 2048, 4096, 8192)]

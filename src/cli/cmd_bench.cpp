@@ -5,6 +5,8 @@
 #include <cstdio>
 #include <memory>
 
+#include "analysis.h"
+#include "build_info.h"
 #include "commands.h"
 #include "cost_model.h"
 #include "json_text.h"
@@ -27,6 +29,7 @@ struct Result {
   const char* test = "";
   int64_t tokens = 0, depth = 0, batch = 0;
   double tok_s = 0, gb_s = 0, gflop_s = 0, of_peak = 0;
+  std::vector<double> samples = {};  ///< tok_s of each repeat.
 };
 
 class Bench {
@@ -66,7 +69,9 @@ class Bench {
     }
     const double time = median(seconds);
     Result result{.test = test, .tokens = n_tokens, .depth = flags_.depth, .batch = flags_.batch};
-    result.tok_s = static_cast<double>(n_tokens * flags_.batch) / time;
+    const auto n_all = static_cast<double>(n_tokens * flags_.batch);
+    result.tok_s = n_all / time;
+    for (const double each : seconds) result.samples.push_back(n_all / each);
     result.gb_s = cost.bytes / time / 1e9;
     result.gflop_s = cost.flops / time / 1e9;
     result.of_peak = std::max(share_of(result.gb_s, peaks_.read_gb_s),
@@ -81,7 +86,15 @@ class Bench {
   Feeder feeder_;
 };
 
-Json to_json(const std::vector<Result>& results, double load_seconds, int threads) {
+/// What the rates belong to: sources, compiler, machine and what it reached in this run.
+Json machine_json(const MachinePeaks& peaks, const std::string& device) {
+  Json json = {{"test", "machine"}};
+  json.update(build_json());
+  json.update({{"processor", processor_name()}, {"device", device}, {"limits", limits_json(peaks)}});
+  return json;
+}
+
+Json to_json(const std::vector<Result>& results, double load_seconds, int threads, const Json& machine) {
   Json json = Json::array();
   for (const Result& r : results)
     json.push_back({{"test", r.test},
@@ -92,8 +105,10 @@ Json to_json(const std::vector<Result>& results, double load_seconds, int thread
                     {"tok_s", r.tok_s},
                     {"gb_s", r.gb_s},
                     {"gflop_s", r.gflop_s},
-                    {"of_peak", r.of_peak}});
+                    {"of_peak", r.of_peak},
+                    {"samples", r.samples}});
   json.push_back({{"test", "load"}, {"seconds", load_seconds}});
+  json.push_back(machine);
   return json;
 }
 
@@ -123,7 +138,8 @@ int run_bench(const BenchFlags& flags) {
   if (flags.prompt_tokens > 0) results.push_back(bench.prefill());
   if (flags.decode_tokens > 0) results.push_back(bench.decode());
   if (flags.json)
-    print(json_line(to_json(results, loaded.load_seconds, threads_of(flags.model))));
+    print(
+        json_line(to_json(results, loaded.load_seconds, threads_of(flags.model), machine_json(peaks, loaded.model.device_description()))));
   else
     print_table(results, loaded.load_seconds, peaks, loaded.model.device_description());
   return kExitDone;
@@ -151,7 +167,7 @@ Run add_bench(CLI::App& app) {
   add_device_flags(app, flags->model);
   add_attention_flags(app, flags->model);
   app.add_flag("--json", flags->json,
-               R"(print an array of {"test", "tokens", "depth", "batch", "threads", "tok_s", "gb_s", "gflop_s", "of_peak"})");
+               R"(print an array of {"test", "tokens", "depth", "batch", "threads", "tok_s", "gb_s", "gflop_s", "of_peak", "samples"})");
   return [flags] { return run_bench(*flags); };
 }
 

@@ -186,7 +186,7 @@ TEST_F(Cli, InspectTellsShapesAndMemory) {
 TEST_F(Cli, BenchReportsWhatOthersReadFromIt) {
   const Json json =
       this->json({"bench", "--prompt-tokens", "16", "--decode-tokens", "4", "--depth", "8", "--batch", "2", "--repeats", "2"});
-  ASSERT_EQ(json.size(), 3u);
+  ASSERT_EQ(json.size(), 4u);
   for (size_t i = 0; i < 2; ++i) {
     EXPECT_EQ(json[i]["test"], i == 0 ? "prefill" : "decode");
     EXPECT_EQ(json[i]["tokens"], i == 0 ? 16 : 4);
@@ -194,10 +194,17 @@ TEST_F(Cli, BenchReportsWhatOthersReadFromIt) {
     EXPECT_EQ(json[i]["batch"], 2);
     EXPECT_GE(json[i]["threads"].get<int>(), 1);
     for (const char* rate : {"tok_s", "gb_s", "gflop_s", "of_peak"}) EXPECT_GT(json[i][rate].get<double>(), 0) << rate;
+    ASSERT_EQ(json[i]["samples"].size(), 2u);  // Their median is tok_s; a mean of two, counted in seconds.
+    EXPECT_NEAR(2 / json[i]["tok_s"].get<double>(), 1 / json[i]["samples"][0].get<double>() + 1 / json[i]["samples"][1].get<double>(),
+                1e-9);
   }
   EXPECT_EQ(json[2]["test"], "load");
   EXPECT_GT(json[2]["seconds"].get<double>(), 0);
-  EXPECT_EQ(this->json({"bench", "--prompt-tokens", "4", "--decode-tokens", "0", "--repeats", "1"}).size(), 2u);
+  EXPECT_EQ(json[3]["test"], "machine");
+  for (const char* key : {"commit", "compiler", "date", "processor", "device"})
+    EXPECT_FALSE(json[3][key].get<std::string>().empty()) << key;
+  EXPECT_GT(json[3]["limits"]["read_gb_s"].get<double>(), 0);
+  EXPECT_EQ(this->json({"bench", "--prompt-tokens", "4", "--decode-tokens", "0", "--repeats", "1"}).size(), 3u);
 }
 
 }  // namespace
