@@ -18,11 +18,12 @@ ISAS = ["avx2", "avx512_vnni", "avx512_bf16"]
 # Kernels that must be among the loops looked at, so that a change of name does not leave the check with nothing to do.
 EXPECTED = {"gemm.cpp": "run_tile<", "gemv.cpp": "run_group<", "attention_scores.cpp": "score_block<", "attention_values.cpp": "value_block<"}
 # (instruction set, file, part of the function's name): most spills allowed in its loops. AVX2 has 16 registers and takes two for
-# 16 lanes: the quantised products and the unrolled 2^x of the gates do not fit (measured: docs/SPEED.md). A tile with two
+# 16 lanes: the quantised products and the unrolled 2^x of gates and tanh do not fit (measured: docs/SPEED.md). A tile with two
 # scales a unit (Q6_K) needs 12 sums of either kind, its scales and the codes, 33 registers of 32.
 ALLOWED = {
     ("avx2", "gemm.cpp", "run_tile<"): 200,
     ("avx2", "gemv.cpp", "run_group<"): 80,
+    ("avx2", "attention_softmax.cpp", "map_scores"): 2,
     ("avx2", "rows.cpp", "gate_"): 6,
     ("avx2", "rows.cpp", "softcap"): 6,
     ("avx512_vnni", "gemm.cpp", "run_tile<(minillm::cpu::UnitKind)3"): 12,

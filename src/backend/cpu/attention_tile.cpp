@@ -136,6 +136,12 @@ BlockRows visible_rows(const AttentionJob& job, const AttentionTask& task, int64
   const int64_t n_keys = std::max<int64_t>(0, sequence.offset + sequence.n_rows), block = job.params->block_size;
   const Visibility visibility = job.visibility();
   BlockRows rows;
+  const bool alibi = !job.params->alibi_slopes.empty();
+  if (!alibi && visibility.begin(scratch.rows[task.n_rows - 1].position) <= block_begin &&
+      visibility.end(scratch.rows[0].position, n_keys) >= block_begin + block) {  // Every row sees all of it: the usual case.
+    std::fill_n(scratch.ranges, task.n_rows, KeyRange{0, block});
+    return {0, task.n_rows, 0, block};
+  }
   for (int64_t r = 0; r < task.n_rows; ++r) {
     const int64_t position = scratch.rows[r].position;
     const KeyRange range{std::clamp<int64_t>(visibility.begin(position) - block_begin, 0, block),

@@ -15,6 +15,8 @@ MINILLM_INLINE float power_of_difference(float a, float b) {
   return result[0];
 }
 
+constexpr int kUnrolled = kVecsPerPanel > 1 ? kVecsPerPanel : 4;  ///< Vectors of scores a step: what 2^x has registers for.
+
 MINILLM_INLINE void scale(float* o, float factor, int64_t padded_width) {
   const Vec by = broadcast(factor);
   for (int64_t i = 0; i < padded_width; i += kWidth) store(o + i, mul(load(o + i), by));
@@ -49,42 +51,55 @@ MINILLM_INLINE void map_panel(float* scores, int64_t panel, KeyRange range, cons
   });
 }
 
-MINILLM_INLINE float map_range(float* scores, KeyRange range, const ScoreMap& map) {
-  if (range.begin >= range.end) return kMinusInfinity;
+/// The largest of the row's scores, before its factor if they stay raw, spread over lanes.
+MINILLM_INLINE Vec map_range(float* scores, KeyRange range, const ScoreMap& map) {
   Vec largest_so_far = broadcast(kMinusInfinity);
+  if (range.begin >= range.end) return largest_so_far;
   int64_t s = range.begin / kKeyPanel * kKeyPanel;
   if (!is_plain(map)) {
     for (; s < range.end; s += kKeyPanel) map_panel(scores, s, range, map, largest_so_far);
-    return largest(largest_so_far);
+    return largest_so_far;
   }
   if (s < range.begin) map_panel(scores, s, range, map, largest_so_far), s += kKeyPanel;
+  Vec others = largest_so_far;  // Two chains, several vectors a step: short loops end in a misprediction each.
+  for (; s + kUnrolled * kWidth <= range.end; s += kUnrolled * kWidth) {
+    unroll<kUnrolled / 2>([&](auto c) __attribute__((always_inline)) {
+      largest_so_far = max(load(scores + s + 2 * c * kWidth), largest_so_far);
+      others = max(load(scores + s + (2 * c + 1) * kWidth), others);
+    });
+  }
+  largest_so_far = max(largest_so_far, others);
   for (; s + kKeyPanel <= range.end; s += kKeyPanel) {
     unroll<kVecsPerPanel>([&](auto c)
                               __attribute__((always_inline)) { largest_so_far = max(load(scores + s + c * kWidth), largest_so_far); });
   }
   if (s < range.end) map_panel(scores, s, range, map, largest_so_far);
-  return largest(largest_so_far) * map.scale;
+  return largest_so_far;
 }
+
+MINILLM_INLINE float factor_of(const ScoreMap& map) { return is_plain(map) ? map.scale : 1.0f; }
 
 MINILLM_INLINE void exponentials_of_range(float* scores, KeyRange range, const ScoreMap& map, float max_score, float* sum) {
   // All scores -inf (overflow of q.k): against 0 they become probabilities of 0, not NaN.
-  const Vec lowered = broadcast(max_score == kMinusInfinity ? 0.0f : -max_score), factor = broadcast(is_plain(map) ? map.scale : 1.0f);
+  const Vec lowered = broadcast(max_score == kMinusInfinity ? 0.0f : -max_score), factor = broadcast(factor_of(map));
   Vec sums[kVecsPerPanel];
   unroll<kVecsPerPanel>([&](auto c) __attribute__((always_inline)) { sums[c] = load(sum + c * kWidth); });
-  for (int64_t s = range.begin / kKeyPanel * kKeyPanel; s < range.end; s += kKeyPanel) {
-    unroll<kVecsPerPanel>([&](auto c) __attribute__((always_inline)) {
-      float* at = scores + s + c * kWidth;
-      const Vec p = exp2_nonpositive(fma(load(at), factor, lowered));
-      sums[c] = add(sums[c], p);
-      store(at, p);
-    });
-  }
+  const auto vector = [&](float* at, Vec& lanes) __attribute__((always_inline)) {
+    const Vec p = exp2_nonpositive(fma(load(at), factor, lowered));
+    lanes = add(lanes, p);
+    store(at, p);
+  };
+  int64_t s = range.begin / kKeyPanel * kKeyPanel;
+  for (; s + (kUnrolled - kVecsPerPanel) * kWidth < range.end; s += kUnrolled * kWidth)
+    unroll<kUnrolled>([&](auto c) __attribute__((always_inline)) { vector(scores + s + c * kWidth, sums[c % kVecsPerPanel]); });
+  for (; s < range.end; s += kKeyPanel)
+    unroll<kVecsPerPanel>([&](auto c) __attribute__((always_inline)) { vector(scores + s + c * kWidth, sums[c]); });
   unroll<kVecsPerPanel>([&](auto c) __attribute__((always_inline)) { store(sum + c * kWidth, sums[c]); });
 }
 
 }  // namespace
 
-float map_scores(float* scores, KeyRange range, const ScoreMap& map) { return map_range(scores, range, map); }
+float map_scores(float* scores, KeyRange range, const ScoreMap& map) { return largest(map_range(scores, range, map)) * factor_of(map); }
 
 void exponentials(float* scores, KeyRange range, const ScoreMap& map, float max_score, float* sum) {
   exponentials_of_range(scores, range, map, max_score, sum);
@@ -96,11 +111,15 @@ void softmax_rows(const SoftmaxTile& tile) {
   constexpr int64_t kGroup = 16;
   for (int64_t row = 0; row < tile.n_rows; row += kGroup) {
     const int64_t n = tile.n_rows - row < kGroup ? tile.n_rows - row : kGroup;
-    float found[kGroup], before[kGroup], now[kGroup], keep[kGroup];
-    for (int64_t i = 0; i < kGroup; ++i) found[i] = before[i] = kMinusInfinity;
+    float lanes[kGroup * kWidth], found[kGroup], before[kGroup], now[kGroup], keep[kGroup];
+    for (int64_t i = 0; i < kGroup; ++i) before[i] = kMinusInfinity;
+    for (int64_t i = 0; i < n; ++i)
+      store(lanes + i * kWidth, map_range(tile.scores + (row + i) * tile.score_stride, tile.ranges[row + i], tile.maps[row + i]));
+    for (int64_t i = n; i < kGroup; ++i) store(lanes + i * kWidth, broadcast(kMinusInfinity));
+    row_maxima(lanes, found);
     for (int64_t i = 0; i < n; ++i) {
       before[i] = tile.max[row + i];
-      found[i] = map_range(tile.scores + (row + i) * tile.score_stride, tile.ranges[row + i], tile.maps[row + i]);
+      found[i] *= factor_of(tile.maps[row + i]);
     }
     for (int64_t i = 0; i < kGroup; i += kWidth) {
       const Vec old = load(before + i), block = load(found + i);

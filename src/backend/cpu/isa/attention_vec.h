@@ -72,6 +72,22 @@ MINILLM_INLINE Vec select_below(Vec x, Vec bound, Vec below, Vec other) {
 }
 MINILLM_INLINE Vec lane_indices() { return _mm512_set_ps(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0); }
 MINILLM_INLINE float largest(Vec a) { return _mm512_reduce_max_ps(a); }
+MINILLM_INLINE __m512 max_of_lanes(__m512 a, __m512 b) { return _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b)); }
+MINILLM_INLINE __m512 max_of_pairs(__m512d a, __m512d b) {
+  return _mm512_max_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+}
+MINILLM_INLINE __m512 max_of_quarters(__m512 a, __m512 b) {
+  return _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xDD));
+}
+/// out[r] = the largest of rows[r][0 .. kWidth) for 16 rows: halves the lanes of two rows at a time, 45 instructions in all.
+MINILLM_INLINE void row_maxima(const float* rows, float* out) {
+  const auto four = [rows](int r) __attribute__((always_inline)) {  // Lane i of each quarter: row r + i.
+    const __m512 a = max_of_lanes(load(rows + r * 16), load(rows + (r + 1) * 16));
+    const __m512 b = max_of_lanes(load(rows + (r + 2) * 16), load(rows + (r + 3) * 16));
+    return max_of_pairs(_mm512_castps_pd(a), _mm512_castps_pd(b));
+  };
+  store(out, max_of_quarters(max_of_quarters(four(0), four(4)), max_of_quarters(four(8), four(12))));
+}
 /// a[0] + ... + a[15]: lanes i and i + 8 first, then i and i + 4, 2, 1.
 MINILLM_INLINE float sum_tree(const float* a) {
   const __m256 b = _mm256_add_ps(_mm256_loadu_ps(a), _mm256_loadu_ps(a + 8));
@@ -134,6 +150,9 @@ MINILLM_INLINE float largest(Vec a) {
   __m128 b = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
   b = _mm_max_ps(b, _mm_movehl_ps(b, b));
   return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
+}
+MINILLM_INLINE void row_maxima(const float* rows, float* out) {
+  for (int r = 0; r < 16; ++r) out[r] = largest(load(rows + r * kWidth));
 }
 /// a[0] + ... + a[15]: lanes i and i + 8 first, then i and i + 4, 2, 1.
 MINILLM_INLINE float sum_tree(const float* a) {
@@ -225,6 +244,9 @@ MINILLM_INLINE float largest(Vec a) {
   float m = a[0];
   for (int i = 1; i < kWidth; ++i) m = a[i] > m ? a[i] : m;
   return m;
+}
+MINILLM_INLINE void row_maxima(const float* rows, float* out) {
+  for (int r = 0; r < 16; ++r) out[r] = largest(load(rows + r * kWidth));
 }
 
 #endif
