@@ -74,8 +74,8 @@ def type_rows():
         sizes = {"prompt": 512, "decode": 32}
         pair = (ours(model, **sizes), (("llama.cpp", llama(model, **sizes)),))
         name = f"1b_{kind}"
-        rows += [Row(f"{name}_prefill", name, f"1B {kind.upper()}, prefill 512", "prefill", *pair, 1.5, "80% of the port limit"),
-                 Row(f"{name}_decode", name, f"1B {kind.upper()}, decode", "decode", *pair, 1.3, "85% of the read limit")]
+        rows += [Row(f"{name}_prefill", name, f"1B {kind.upper()}, prefill 512", "prefill", *pair, 1.5, "80% of the port limit", 4),
+                 Row(f"{name}_decode", name, f"1B {kind.upper()}, decode", "decode", *pair, 1.3, "85% of the read limit", 4)]
     return rows
 
 
