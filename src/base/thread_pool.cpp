@@ -9,6 +9,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <exception>
@@ -46,6 +47,11 @@ int usable_cores() {
   return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
 }
 
+/// The next item of a group that nobody has taken.
+struct alignas(64) Counter {
+  std::atomic<int64_t> next{0};
+};
+
 }  // namespace
 
 struct ThreadPool::Shared {
@@ -56,8 +62,8 @@ struct ThreadPool::Shared {
   std::atomic<bool> running{false}, failed{false};
   std::exception_ptr exception;  ///< Written by the one thread that set `failed`.
   int64_t n_items = 0;
-  Body body = nullptr;
-  void* context = nullptr;
+  FunctionRef<void(int64_t, int)> body;
+  std::array<Counter, kMaxGroups> groups;
   std::vector<std::thread> workers;
 
   /// Also runs when a thread could not be started: those that were must end.
@@ -73,7 +79,7 @@ struct ThreadPool::Shared {
       const int64_t item = next.fetch_add(1, std::memory_order_relaxed);
       if (item >= n_items) return;
       try {
-        body(context, item, thread);
+        body(item, thread);
       } catch (...) {
         if (!failed.exchange(true, std::memory_order_relaxed)) exception = std::current_exception();
         next.store(n_items, std::memory_order_relaxed);  // The rest is not wanted any more.
@@ -130,14 +136,13 @@ ThreadPool::ThreadPool(int n_threads)
 
 ThreadPool::~ThreadPool() = default;
 
-void ThreadPool::run(int64_t n_items, Body body, void* context) {
+void ThreadPool::for_each(int64_t n_items, FunctionRef<void(int64_t item, int thread)> body) {
   if (n_items <= 0) return;
   Shared& shared = *shared_;
   MINILLM_CHECK(!shared.running.exchange(true, std::memory_order_acquire), "the pool runs one loop at a time");
   const FlushSubnormals flush;
   shared.n_items = n_items;
   shared.body = body;
-  shared.context = context;
   shared.next.store(0, std::memory_order_relaxed);
   const bool alone = n_threads_ == 1 || n_items == 1;
   if (!alone) shared.open();
@@ -150,6 +155,18 @@ void ThreadPool::run(int64_t n_items, Body body, void* context) {
   }
   shared.running.store(false, std::memory_order_release);
   if (exception) std::rethrow_exception(exception);
+}
+
+void ThreadPool::for_each_in_groups(int64_t n_groups, int64_t n_items, FunctionRef<void(int64_t group, int64_t item, int thread)> body) {
+  MINILLM_CHECK(n_groups >= 1 && n_groups <= kMaxGroups, n_groups, " groups");
+  std::array<Counter, kMaxGroups>& groups = shared_->groups;
+  for (int64_t group = 0; group < n_groups; ++group) groups[static_cast<size_t>(group)].next.store(0, std::memory_order_relaxed);
+  for_each(n_groups * n_items, [&](int64_t, int thread) {  // One call an item: whoever is called finds one in some group.
+    for (int64_t group = thread * n_groups / n_threads_;; group = (group + 1) % n_groups) {
+      const int64_t item = groups[static_cast<size_t>(group)].next.fetch_add(1, std::memory_order_relaxed);
+      if (item < n_items) return body(group, item, thread);
+    }
+  });
 }
 
 #if defined(__x86_64__)

@@ -5,8 +5,9 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <memory>
+
+#include "base/function_ref.h"
 
 namespace minillm {
 
@@ -20,18 +21,15 @@ class ThreadPool {
 
   int n_threads() const noexcept { return n_threads_; }
 
-  /// Calls body(context, item, thread) for every item in [0, n_items), each once, items taken from a shared counter in
-  /// increasing order; returns when all are done. Never allocates. The first exception thrown by a body is rethrown here.
-  using Body = void (*)(void* context, int64_t item, int thread);
-  void run(int64_t n_items, Body body, void* context);
+  /// Calls body(item, thread) for every item in [0, n_items), each once, items taken from a shared counter in increasing order;
+  /// returns when all are done. Never allocates. The first exception thrown by a body is rethrown here.
+  void for_each(int64_t n_items, FunctionRef<void(int64_t item, int thread)> body);
 
-  /// The same for a callable `void(int64_t item, int thread)`, borrowed for the call.
-  template <typename F>
-  void for_each(int64_t n_items, F&& f) {
-    run(
-        n_items, [](void* context, int64_t item, int thread) { (*static_cast<std::remove_reference_t<F>*>(context))(item, thread); },
-        const_cast<void*>(static_cast<const void*>(&f)));
-  }
+  /// The same for n_groups (1 to kMaxGroups) groups of n_items each. A thread begins in the group of its share of the groups, and helps
+  /// in the others when that one has no items left: what it left in its cache after one such loop, it finds there in the next one of
+  /// as many groups.
+  static constexpr int64_t kMaxGroups = 64;
+  void for_each_in_groups(int64_t n_groups, int64_t n_items, FunctionRef<void(int64_t group, int64_t item, int thread)> body);
 
  private:
   struct Shared;

@@ -66,9 +66,10 @@ void CpuAttention::rotate_and_append(const Batch& batch, TensorView q, ConstTens
   MINILLM_CHECK(!w.bias || w.bias.n_elements() == columns, "bias of ", w.bias.n_elements());
   reserve_scratch(w.head_dim);
   const Append append{kernels_, batch, w, *storage, layer, n_angles, qkv.f32(), angles ? angles.f32() : nullptr, q.f32()};
-  pool_.for_each((n_rows + kChunkRows - 1) / kChunkRows, [&](int64_t chunk, int thread) {
+  const int64_t n_chunk = std::clamp<int64_t>(n_rows / (2 * pool_.n_threads()), 1, kChunkRows);
+  pool_.for_each((n_rows + n_chunk - 1) / n_chunk, [&](int64_t chunk, int thread) {
     const TileScratch own = scratch(thread);
-    const int64_t first = chunk * kChunkRows, last = std::min(first + kChunkRows, n_rows);
+    const int64_t first = chunk * n_chunk, last = std::min(first + n_chunk, n_rows);
     // The last sequence that starts at or before the row; empty ones in between share their start.
     auto next = std::upper_bound(batch.sequences.begin(), batch.sequences.end(), first,
                                  [](int64_t row, const SequenceSlice& s) { return row < s.first_row; });

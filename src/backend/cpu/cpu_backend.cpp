@@ -17,12 +17,6 @@ namespace {
 constexpr int64_t kParallelElements = 16384;  ///< Less work than this is done before another thread has noticed.
 constexpr int64_t kItemElements = 8192;       ///< Rows are handed out in runs of about this much.
 
-const CpuWeight& own(const PackedWeight& w) {
-  const auto* weight = dynamic_cast<const CpuWeight*>(&w);
-  if (weight == nullptr) throw Error(ErrorCode::kInvalidArgument, "cpu: the weight was packed by another backend");
-  return *weight;
-}
-
 std::string_view forced_isa() {
   const char* name = std::getenv("MINILLM_ISA");
   return name == nullptr ? "" : name;
@@ -55,17 +49,14 @@ std::string CpuBackend::description() const {
          (pool_.n_threads() == 1 ? " thread)" : " threads)");
 }
 
-template <typename F>
-void CpuBackend::for_rows(int64_t n_rows, int64_t row_elements, F&& body) {
+void CpuBackend::for_rows(int64_t n_rows, int64_t row_elements, FunctionRef<void(int64_t)> body) {
   const FlushSubnormals flush;
   if (n_rows * row_elements < kParallelElements) {
     for (int64_t row = 0; row < n_rows; ++row) body(row);
     return;
   }
   const int64_t run = std::max<int64_t>(1, kItemElements / std::max<int64_t>(1, row_elements));
-  pool_.for_each(ceil_div(n_rows, run), [&](int64_t item, int) {
-    for (int64_t row = item * run, end = std::min(n_rows, row + run); row < end; ++row) body(row);
-  });
+  for_each_row(pool_, n_rows, run, [&](int64_t row, int) { body(row); });
 }
 
 void CpuBackend::upload(void* to, const void* from_host, size_t bytes) {

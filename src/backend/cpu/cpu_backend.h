@@ -12,6 +12,7 @@
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/memory.h"
 #include "backend/cpu/products.h"
+#include "base/function_ref.h"
 #include "base/thread_pool.h"
 
 namespace minillm::cpu {
@@ -51,13 +52,19 @@ class CpuBackend final : public Backend {
   void gather_rows(TensorView out, ConstTensorView x, std::span<const int32_t> rows) override;
   void softcap(TensorView x, float c) override;
 
+  void attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
+                       int64_t layer) override;
+  void attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps) override;
+  void feed_forward_input(TensorView gated, ConstTensorView x, const FeedForward& w) override;
+  void head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps, const PackedWeight& w,
+            float softcap_value) override;
+
   int64_t default_block_size(int64_t head_dim) const override;
   MachinePeaks measure_peaks() override;
 
  private:
   /// Calls body(row) for every row, on the pool where the rows hold enough work.
-  template <typename F>
-  void for_rows(int64_t n_rows, int64_t row_elements, F&& body);
+  void for_rows(int64_t n_rows, int64_t row_elements, FunctionRef<void(int64_t row)> body);
 
   CountedMemory memory_;  // First: everything below may hold some of it.
   Isa isa_;

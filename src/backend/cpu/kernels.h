@@ -55,6 +55,8 @@ struct Tile {
   int64_t first_token = 0, n_tokens = 0;
   float* out = nullptr;  ///< Row `first_token`, first wanted column.
   int64_t out_stride = 0;
+  const uint8_t* ahead = nullptr;  ///< What will be read next: fetched while the tile computes.
+  int64_t ahead_bytes = 0;
 };
 
 /// How a format's units are multiplied.

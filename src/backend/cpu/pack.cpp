@@ -83,6 +83,12 @@ void CpuWeight::look_up(int64_t row, float* out) const {
   read_panel_row(segment->dtype, segment->data + row / kPanelRows * segment->stride, row % kPanelRows, cols(), out);
 }
 
+const CpuWeight& own(const PackedWeight& w) {
+  const auto* weight = dynamic_cast<const CpuWeight*>(&w);
+  if (weight == nullptr) throw Error(ErrorCode::kInvalidArgument, "cpu: the weight was packed by another backend");
+  return *weight;
+}
+
 std::unique_ptr<CpuWeight> pack_weight(std::span<const ConstTensorView> tensors, WeightRole role, std::optional<Dtype> convert_to,
                                        ThreadPool& pool, const std::function<Buffer(size_t)>& allocate) {
   check_shapes(tensors);

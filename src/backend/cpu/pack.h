@@ -40,6 +40,9 @@ class CpuWeight final : public PackedWeight {
   Buffer buffer_;
 };
 
+/// `w` as this backend packed it. Throws Error{kInvalidArgument} where another one did.
+const CpuWeight& own(const PackedWeight& w);
+
 /// Backend::pack. `allocate` gives 64-byte aligned memory.
 std::unique_ptr<CpuWeight> pack_weight(std::span<const ConstTensorView> tensors, WeightRole role, std::optional<Dtype> convert_to,
                                        ThreadPool& pool, const std::function<Buffer(size_t)>& allocate);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
 #include "base/bytes.h"
 #include "base/check.h"
@@ -14,32 +15,54 @@ namespace {
 constexpr int64_t kAlignment = 64;
 constexpr int64_t kFloatChunk = kChunk / 4;  ///< As many bytes unpacked as kChunk codes.
 constexpr int64_t kItemsPerThread = 4;       ///< At least, where the rows allow it: threads are not equally fast.
-constexpr int64_t kQuantiseInline = 4;       ///< Rows below which waking the others costs more.
+constexpr int64_t kPrepareRun = 8;           ///< Rows taken at once, at most.
+constexpr int64_t kPrepareInline = 4;        ///< Rows below which waking the others costs more.
 
 /// Bytes of each part of a thread's Unpacked.
 constexpr int64_t kCodesBytes = kMaxTilePanels * kPanelRows * kChunk;
 constexpr int64_t kScalesBytes = kMaxTilePanels * kPanelRows * (kChunk / kUnit) * 2 * static_cast<int64_t>(sizeof(float));
 constexpr int64_t kOffsetsBytes = kScalesBytes / 2;
 
-/// Cuts the panels of every segment into items of `panels_an_item`.
-struct Items {
-  std::span<const Segment> segments;
-  int64_t panels_an_item;
+/// Adjacent panels of one segment, and the column of the output where they begin.
+struct Part {
+  Dtype dtype;
+  PanelSpan span;
+  int64_t column;
+  int64_t bytes() const { return ceil_div(span.n_rows, kPanelRows) * span.panel_bytes; }
+};
 
-  int64_t of(const Segment& segment) const { return ceil_div(ceil_div(segment.n_rows, kPanelRows), panels_an_item); }
-  int64_t count() const {
-    int64_t n = 0;
-    for (const Segment& segment : segments) n += of(segment);
-    return n;
+/// Cuts a weight into items: one part of `panels_an_item` panels, or, in pairs, the same panels of both segments.
+class Items {
+ public:
+  Items(const CpuWeight& w, int64_t panels_an_item, bool pairs) : w_(w), panels_(panels_an_item), pairs_(pairs) {
+    for (const Segment& segment : w.segments().first(pairs ? 1 : w.segments().size())) count_ += of(segment);
   }
-  /// The segment of `item`, and the item's panels in it.
-  std::pair<const Segment*, PanelSpan> at(int64_t item, int64_t k) const {
-    const Segment* segment = segments.data();
-    for (; item >= of(*segment); ++segment) item -= of(*segment);
-    const int64_t panel = item * panels_an_item, row = panel * kPanelRows;
-    const int64_t n_rows = std::min(segment->n_rows - row, panels_an_item * kPanelRows);
-    return {segment, {segment->data + panel * segment->stride, segment->stride, n_rows, k}};
+  int64_t count() const { return count_; }
+  int parts() const { return pairs_ ? 2 : 1; }
+
+  Part at(int64_t item, int part) const {
+    const Segment* segment = w_.segments().data();
+    if (pairs_)
+      segment += part;
+    else
+      for (; item >= of(*segment); ++segment) item -= of(*segment);
+    const int64_t panel = item * panels_, row = panel * kPanelRows, n_rows = std::min(segment->n_rows - row, panels_ * kPanelRows);
+    return {segment->dtype, {segment->data + panel * segment->stride, segment->stride, n_rows, w_.cols()}, segment->first_row + row};
   }
+  /// What a thread that works on this part is likely to read next: the pair's other half, or the item after those of the others.
+  std::optional<Part> after(int64_t item, int part, int n_threads) const {
+    if (part + 1 < parts()) return at(item, part + 1);
+    if (item + n_threads < count_) return at(item + n_threads, 0);
+    return {};
+  }
+
+ private:
+  int64_t of(const Segment& segment) const { return ceil_div(ceil_div(segment.n_rows, kPanelRows), panels_); }
+
+  const CpuWeight& w_;
+  int64_t panels_;
+  bool pairs_;
+  int64_t count_ = 0;
 };
 
 }  // namespace
@@ -84,70 +107,95 @@ void Products::reserve(int64_t max_rows, int64_t max_k) {
   activations_ = allocate_(static_cast<size_t>(bytes));
 }
 
-void Products::quantise(const QuantisedRows& to, const float* x, int64_t n_rows) {
-  const auto one = [&](int64_t t, int) { kernels_.quantise_row(x + t * to.k, to, t); };
-  if (n_rows >= kQuantiseInline) return pool_.for_each(n_rows, one);
-  const FlushSubnormals flush;
-  for (int64_t t = 0; t < n_rows; ++t) one(t, 0);
+QuantisedRows Products::prepare(ConstTensorView x, bool quantised, const Beside& beside) {
+  const int64_t n_rows = x.dim(0), k = x.dim(1);
+  const QuantisedRows rows = quantised ? activations(n_rows, k) : QuantisedRows();
+  if (!quantised && !beside.before) return rows;
+  const auto one = [&](int64_t t, int) {
+    if (beside.before) beside.before(t);
+    if (quantised) kernels_.quantise_row(x.f32() + t * k, rows, t);
+  };
+  if (n_rows >= kPrepareInline) {
+    for_each_row(pool_, n_rows, std::clamp<int64_t>(n_rows / (kItemsPerThread * pool_.n_threads()), 1, kPrepareRun), one);
+  } else {
+    const FlushSubnormals flush;
+    for (int64_t t = 0; t < n_rows; ++t) one(t, 0);
+  }
+  return rows;
 }
 
-void Products::multiply_row(float* out, const float* x, const QuantisedRows& quantised, const CpuWeight& w) {
+void Products::multiply_row(float* out, const float* x, const QuantisedRows& quantised, const CpuWeight& w, const Beside& beside) {
   int64_t panels = 4;  // What gemv likes to read at once; fewer only to keep every thread busy.
-  while (panels > 1 && Items{w.segments(), panels}.count() < kItemsPerThread * pool_.n_threads()) panels /= 2;
-  const Items items{w.segments(), panels};
+  while (panels > 1 && Items(w, panels, beside.pairs).count() < kItemsPerThread * pool_.n_threads()) panels /= 2;
+  const Items items(w, panels, beside.pairs);
   pool_.for_each(items.count(), [&](int64_t item, int) {
-    const auto [segment, span] = items.at(item, w.cols());
-    float* to = out + segment->first_row + (span.data - segment->data) / segment->stride * kPanelRows;
-    const auto format = static_cast<size_t>(segment->dtype);
-    if (is_quantised(segment->dtype))
-      kernels_.gemv[format](span, quantised, 0, to);
-    else
-      kernels_.float_gemv[format](span, x, to);
+    for (int i = 0; i < items.parts(); ++i) {
+      const Part part = items.at(item, i);
+      const auto format = static_cast<size_t>(part.dtype);
+      if (is_quantised(part.dtype))
+        kernels_.gemv[format](part.span, quantised, 0, out + part.column);
+      else
+        kernels_.float_gemv[format](part.span, x, out + part.column);
+    }
+    if (const Part first = items.at(item, 0); beside.after) beside.after({0, 1, first.column, first.span.n_rows});
   });
 }
 
-void Products::multiply_rows(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w) {
-  const Items items{w.segments(), kernels_.tile_panels};
+void Products::multiply_rows(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w,
+                             const Beside& beside) {
+  const Items items(w, kernels_.tile_panels, beside.pairs);
   const int64_t k = w.cols();
-  pool_.for_each(items.count(), [&](int64_t item, int thread) {
-    const auto [segment, span] = items.at(item, k);
-    const auto format = static_cast<size_t>(segment->dtype);
-    const bool quantised_weight = is_quantised(segment->dtype);
+  const RowGroups groups(n_rows, pool_.n_threads());
+  const auto multiply = [&](const Part& part, const std::optional<Part>& next, int64_t first_row, int64_t end_row, int thread) {
+    const auto format = static_cast<size_t>(part.dtype);
+    const bool quantised_weight = is_quantised(part.dtype);
+    const int64_t chunk = quantised_weight ? kChunk : kFloatChunk, next_bytes = next ? next->bytes() : 0;
     Tile tile;
     tile.weights = unpacked(thread);
-    tile.n_rows = span.n_rows;
-    tile.n_tokens = n_rows;
-    tile.out = out + segment->first_row + (span.data - segment->data) / segment->stride * kPanelRows;
+    tile.n_rows = part.span.n_rows;
+    tile.first_token = first_row;
+    tile.n_tokens = end_row - first_row;
+    tile.out = out + first_row * w.rows() + part.column;
     tile.out_stride = w.rows();
-    const int64_t chunk = quantised_weight ? kChunk : kFloatChunk;
     for (tile.k0 = 0; tile.k0 < k; tile.k0 += chunk) {
       tile.n_k = std::min(chunk, k - tile.k0);
       if (quantised_weight) {
-        kernels_.unpack[format](span, tile.k0, tile.n_k, tile.weights);
-        kernels_.gemm[static_cast<size_t>(unit_kind(segment->dtype))](tile, quantised, zero_shift(segment->dtype));
+        tile.ahead = next ? next->span.data + next_bytes * tile.k0 / k : nullptr;
+        tile.ahead_bytes = next_bytes * tile.n_k / k;
+        kernels_.unpack[format](part.span, tile.k0, tile.n_k, tile.weights);
+        kernels_.gemm[static_cast<size_t>(unit_kind(part.dtype))](tile, quantised, zero_shift(part.dtype));
       } else {
-        kernels_.float_unpack[format](span, tile.k0, tile.n_k, tile.weights);
+        kernels_.float_unpack[format](part.span, tile.k0, tile.n_k, tile.weights);
         kernels_.float_gemm(tile, x, k);
       }
     }
+  };
+  const int threads_a_group = static_cast<int>(ceil_div(pool_.n_threads(), groups.count));
+  pool_.for_each_in_groups(groups.count, items.count(), [&](int64_t group, int64_t item, int thread) {
+    const int64_t first = groups.begin(group), end = groups.end(group);
+    for (int i = 0; i < items.parts(); ++i) multiply(items.at(item, i), items.after(item, i, threads_a_group), first, end, thread);
+    if (const Part part = items.at(item, 0); beside.after) beside.after({first, end - first, part.column, part.span.n_rows});
   });
 }
 
-void Products::matmul(TensorView out, ConstTensorView x, const CpuWeight& w) {
+void Products::matmul(TensorView out, ConstTensorView x, const CpuWeight& w, const Beside& beside) {
   const int64_t n_rows = x.dim(0), k = w.cols();
   MINILLM_CHECK(x.dim(1) == k && out.dim(0) == n_rows && out.dim(1) == w.rows(), "x ", n_rows, " x ", x.dim(1), ", w ", w.rows(), " x ", k,
                 ", out ", out.dim(0), " x ", out.dim(1));
+  MINILLM_CHECK(!beside.pairs || is_pair(w), w.segments().size(), " tensors, not a pair");
   if (w.role() == WeightRole::kLookup) throw Error(ErrorCode::kInvalidArgument, "matmul: the weight was packed for row lookups only");
   if (n_rows == 0) return;
-  QuantisedRows quantised;
-  if (std::ranges::any_of(w.segments(), [](const Segment& s) { return is_quantised(s.dtype); })) {
-    quantised = activations(n_rows, k);
-    quantise(quantised, x.f32(), n_rows);
-  }
+  const bool quantised = std::ranges::any_of(w.segments(), [](const Segment& s) { return is_quantised(s.dtype); });
+  const QuantisedRows rows = prepare(x, quantised, beside);
   if (n_rows == 1)
-    multiply_row(out.f32(), x.f32(), quantised, w);
+    multiply_row(out.f32(), x.f32(), rows, w, beside);
   else
-    multiply_rows(out.f32(), x.f32(), quantised, n_rows, w);
+    multiply_rows(out.f32(), x.f32(), rows, n_rows, w, beside);
+}
+
+bool is_pair(const CpuWeight& w) noexcept {
+  const std::span<const Segment> segments = w.segments();
+  return segments.size() == 2 && segments[0].n_rows == segments[1].n_rows;
 }
 
 }  // namespace minillm::cpu

@@ -10,10 +10,29 @@
 #include "backend/buffer.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/pack.h"
+#include "backend/cpu/row_groups.h"
+#include "base/function_ref.h"
 #include "base/tensor_view.h"
 #include "base/thread_pool.h"
 
 namespace minillm::cpu {
+
+/// Rows [row, row + n_rows) and columns [column, column + n_columns) of an output.
+struct OutputBlock {
+  int64_t row, n_rows, column, n_columns;
+};
+
+/// What is done beside a product, by the thread that has the data in its cache. Each may be empty.
+struct Beside {
+  FunctionRef<void(int64_t row)> before = {};              ///< Writes row `row` of x; called once a row, before it is read.
+  FunctionRef<void(const OutputBlock& block)> after = {};  ///< This block of out is final.
+  /// The weight is two tensors of as many rows: a column of the second is computed with the same of the first, and `after` is called
+  /// once for both, with columns of the first.
+  bool pairs = false;
+};
+
+/// Whether `w` is two tensors of as many rows.
+bool is_pair(const CpuWeight& w) noexcept;
 
 class Products {
  public:
@@ -23,13 +42,14 @@ class Products {
   /// Makes room for inputs [max_rows, max_k]; grows only. A larger input grows it then.
   void reserve(int64_t max_rows, int64_t max_k);
   /// x [T, K], out [T, N], float32. Throws Error{kInvalidArgument} for a weight that was packed for lookups only.
-  void matmul(TensorView out, ConstTensorView x, const CpuWeight& w);
+  void matmul(TensorView out, ConstTensorView x, const CpuWeight& w, const Beside& beside = {});
 
  private:
   QuantisedRows activations(int64_t n_rows, int64_t k);
-  void quantise(const QuantisedRows& to, const float* x, int64_t n_rows);
-  void multiply_row(float* out, const float* x, const QuantisedRows& quantised, const CpuWeight& w);
-  void multiply_rows(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w);
+  /// Rows of float x [T, K], made by `beside.before`, and their integers where the weight is quantised.
+  QuantisedRows prepare(ConstTensorView x, bool quantised, const Beside& beside);
+  void multiply_row(float* out, const float* x, const QuantisedRows& quantised, const CpuWeight& w, const Beside& beside);
+  void multiply_rows(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w, const Beside& beside);
   Unpacked unpacked(int thread) const;
 
   ThreadPool& pool_;

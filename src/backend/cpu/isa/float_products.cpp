@@ -32,7 +32,7 @@ template <Dtype D, int P>
     for (int64_t k = 0; k < w.k; ++k, at += kStep) {
       const Floats value = splat(x[k]);
       unroll<P>([&](auto p) __attribute__((always_inline)) {
-        prefetch(at + p * w.panel_bytes + 1024);
+        __builtin_prefetch(at + p * w.panel_bytes + 1024);
         sum[p] = fma(load_weights<D>(at + p * w.panel_bytes), value, sum[p]);
       });
     }

@@ -42,7 +42,7 @@ template <Dtype D, int P>
           constexpr int kPair = decltype(j)::value + decltype(h)::value * 2;
           const FourCodes even = four_codes(codes + 8 * kPair), odd = four_codes(codes + 8 * kPair + 4);
           unroll<P>([&](auto p) __attribute__((always_inline)) {
-            prefetch(unit + p * panel_bytes + 64 * kPair + kPrefetchBytes);
+            __builtin_prefetch(unit + p * panel_bytes + 64 * kPair + kPrefetchBytes);
             const CodePair w = load_codes<D, kPair>(unit + p * panel_bytes);
             high[p] = dot_codes<kKind>(dot_codes<kKind>(high[p], w.even, even), w.odd, odd);
             low[p] = dot_codes<kKind>(low[p], w.even, four_codes(low_codes + 8 * kPair));

@@ -17,7 +17,7 @@ float probe_read(const void* data, int64_t bytes) {
   unroll<kStreams>([&](auto s) __attribute__((always_inline)) { mix[s] = splat_byte(0); });
   for (int64_t i = 0; i + 64 <= part; i += 64, at += 64) {
     unroll<kStreams>([&](auto s) __attribute__((always_inline)) {
-      prefetch(at + s * part + 512);
+      __builtin_prefetch(at + s * part + 512);
       mix[s] = bit_xor(mix[s], load_bytes(at + s * part));
     });
   }

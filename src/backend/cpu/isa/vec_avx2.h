@@ -168,6 +168,4 @@ MINILLM_INLINE Ints dot_wide(Ints sums, Bytes weights, FourCodes codes) {
   return {add_pairs(sums.a, signed_pairs(weights.a, codes)), add_pairs(sums.b, signed_pairs(weights.b, codes))};
 }
 
-MINILLM_INLINE void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
-
 }  // namespace minillm::cpu::MINILLM_ISA

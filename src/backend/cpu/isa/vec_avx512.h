@@ -104,6 +104,4 @@ MINILLM_INLINE Ints dot(Ints sums, Bytes weights, FourCodes codes) { return _mm5
 /// The same for 8-bit weights.
 MINILLM_INLINE Ints dot_wide(Ints sums, Bytes weights, FourCodes codes) { return _mm512_dpbusd_epi32(sums, weights, codes); }
 
-MINILLM_INLINE void prefetch(const uint8_t* p) { _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0); }
-
 }  // namespace minillm::cpu::MINILLM_ISA

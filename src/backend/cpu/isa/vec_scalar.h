@@ -219,6 +219,4 @@ MINILLM_INLINE Ints dot(Ints sums, const Bytes& weights, FourCodes codes) {
 }
 MINILLM_INLINE Ints dot_wide(Ints sums, const Bytes& weights, FourCodes codes) { return dot(sums, weights, codes); }
 
-MINILLM_INLINE void prefetch(const uint8_t*) {}
-
 }  // namespace minillm::cpu::MINILLM_ISA
