@@ -197,6 +197,42 @@ TEST_P(ProductsOn, StackedTensorsOfMixedTypesEqualTheirParts) {
   }
 }
 
+// Long enough for two groups of rows (row_groups.h), short enough for one, and a single row. What is done beside gives no other bits.
+TEST_P(ProductsOn, WorkBesideAProductSeesEachRowOnceAndEachFinalBlockOnce) {
+  Machine machine(GetParam());
+  const int64_t k = 64, half = 70;  // Five panels each, the last of six rows.
+  for (Dtype dtype : {Dtype::kQ4_1, Dtype::kF32})
+    for (bool pairs : {false, true}) {
+      const auto gate = test::random_rows(dtype, 21, half, k), up = test::random_rows(dtype, 22, half, k);
+      const ConstTensorView views[] = {{gate.data(), dtype, {half, k}}, {up.data(), dtype, {half, k}}};
+      const auto w = machine.pack(views);
+      ASSERT_TRUE(is_pair(*w));
+      for (int64_t n_rows : {1, 3, 40, 300}) {
+        const auto x = test::randn(23, n_rows * k);
+        const auto want = machine.multiply(x, n_rows, *w);
+        std::vector<float> late(x.size(), std::nanf("")), out(want.size(), std::nanf(""));
+        std::vector<int> rows(static_cast<size_t>(n_rows), 0), times(want.size(), 0);
+        const auto before = [&](int64_t row) {
+          ++rows[static_cast<size_t>(row)];
+          std::copy_n(x.begin() + row * k, k, late.begin() + row * k);
+        };
+        const auto after = [&](const OutputBlock& b) {
+          for (int64_t part = 0; part < (pairs ? 2 : 1); ++part)
+            for (int64_t row = b.row; row < b.row + b.n_rows; ++row)
+              for (int64_t column = b.column + part * half; column < b.column + part * half + b.n_columns; ++column) {
+                const auto at = static_cast<size_t>(row * 2 * half + column);
+                ++times[at];
+                EXPECT_EQ(std::memcmp(&out[at], &want[at], sizeof(float)), 0) << "not final";
+              }
+        };
+        machine.products.matmul({out.data(), Dtype::kF32, {n_rows, 2 * half}}, {late.data(), Dtype::kF32, {n_rows, k}}, *w,
+                                {.before = before, .after = after, .pairs = pairs});
+        EXPECT_EQ(rows, std::vector<int>(static_cast<size_t>(n_rows), 1));
+        EXPECT_EQ(times, std::vector<int>(want.size(), 1)) << n_rows << " rows";
+      }
+    }
+}
+
 // Crafted blocks: the smallest and largest codes with activations that are all at the end of their range.
 TEST_P(ProductsOn, ExtremeCodesAreExact) {
   Machine machine(GetParam());

@@ -30,6 +30,30 @@ TEST_P(Threads, RunEachItemOnceWithAThreadIndexInRange) {
   }
 }
 
+TEST_P(Threads, RunEachItemOfEachGroupOnce) {
+  ThreadPool pool(GetParam());
+  for (int64_t n_groups : {1, 2, 3, 64})
+    for (int64_t n_items : {0, 1, 5, 100}) {
+      std::vector<int> times(static_cast<size_t>(n_groups * n_items), 0);
+      pool.for_each_in_groups(n_groups, n_items,
+                              [&](int64_t group, int64_t item, int) { ++times[static_cast<size_t>(group * n_items + item)]; });
+      EXPECT_EQ(times, std::vector<int>(static_cast<size_t>(n_groups * n_items), 1)) << n_groups << " groups of " << n_items;
+    }
+  EXPECT_THROW(pool.for_each_in_groups(0, 1, [](int64_t, int64_t, int) {}), Error);
+  EXPECT_THROW(pool.for_each_in_groups(ThreadPool::kMaxGroups + 1, 1, [](int64_t, int64_t, int) {}), Error);
+}
+
+TEST_P(Threads, BeginInTheirOwnGroup) {
+  ThreadPool pool(GetParam());
+  const int64_t n_groups = pool.n_threads();
+  std::vector<int64_t> first(static_cast<size_t>(n_groups), -1);  // The group that each thread took its first item from.
+  pool.for_each_in_groups(n_groups, 50, [&](int64_t group, int64_t, int thread) {
+    if (first[static_cast<size_t>(thread)] < 0) first[static_cast<size_t>(thread)] = group;
+    std::this_thread::sleep_for(std::chrono::microseconds(50));  // Long enough for every thread to come.
+  });
+  EXPECT_EQ(first[0], 0) << "the caller never comes late";
+}
+
 TEST_P(Threads, SeeWhatEarlierLoopsWrote) {
   ThreadPool pool(GetParam());
   constexpr int64_t kItems = 5, kLoops = 2000;

@@ -1,5 +1,5 @@
 // attention_append.cpp - rotate_and_append: from one row of q, k, v products to rotated queries and stored keys and values.
-// Rows are handed out in chunks of 16 slots at most; a row depends on nothing but itself.
+// Rows are handed out in chunks of 16 slots at most, so that every thread has some; a row depends on nothing but itself.
 #include <algorithm>
 
 #include "backend/cpu/attention.h"

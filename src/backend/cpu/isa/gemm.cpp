@@ -64,15 +64,11 @@ MINILLM_INLINE void add_dots(Ints (&dots)[M][N], const uint8_t* weights, int64_t
   });
 }
 
-/// What remains to be fetched for the next item.
-struct Ahead {
-  const uint8_t *at, *end;
-};
 constexpr int kAheadBytes = 256;  ///< Fetched beside each unit of a tile: the time of a tile's unit is that of about as many bytes.
 
 /// A tile of M panels by N tokens over the whole chunk. The low term is added where any of the tokens has one: zeros change nothing.
 template <UnitKind Kind, int M, int N>
-[[gnu::noinline]] void run_tile(const Tile& tile, int64_t t, const QuantisedRows& x, int shift, Ahead* ahead) {
+[[gnu::noinline]] void run_tile(const Tile& tile, int64_t t, const QuantisedRows& x, int shift, [[maybe_unused]] const uint8_t* ahead) {
   constexpr int kHalves = Kind == UnitKind::kHalves ? 2 : 1, kQuads = 8 / kHalves;
   const int64_t n_units = tile.n_k / kUnit, row_units = x.k / kUnit, token = tile.first_token + t;
   const int64_t first_unit = token * row_units + tile.k0 / kUnit;
@@ -94,11 +90,10 @@ template <UnitKind Kind, int M, int N>
     });
   });
 
-  const uint8_t* fetched = ahead->at;
   for (int64_t u = 0; u < n_units; ++u) {
-    if (fetched < ahead->end) {
-      for (int i = 0; i < kAheadBytes; i += 64) __builtin_prefetch(fetched + i, 0, 2);  // Into L2.
-      fetched += kAheadBytes;
+    if constexpr (N == kTileTokens) {  // Narrower tiles are the last strips.
+      unroll<kAheadBytes / 64>([&](auto i) __attribute__((always_inline)) { __builtin_prefetch(ahead + 64 * i, 0, 2); });  // Into L2.
+      ahead += kAheadBytes;
     }
     uint8_t any_fine = 0;
     unroll<N>([&](auto n) __attribute__((always_inline)) { any_fine |= fine[n * row_units + u]; });
@@ -146,7 +141,6 @@ template <UnitKind Kind, int M, int N>
     starts += kHalves;
     low_starts += kHalves;
   }
-  ahead->at = fetched;
 
   unroll<N>([&](auto n) __attribute__((always_inline)) {
     unroll<M>([&](auto m)
@@ -156,15 +150,16 @@ template <UnitKind Kind, int M, int N>
 
 template <UnitKind Kind>
 void gemm(const Tile& tile, const QuantisedRows& x, int shift) {
-  Ahead ahead = {tile.ahead, tile.ahead + tile.ahead_bytes};
-  int64_t t = 0;
-  for (; t + kTileTokens <= tile.n_tokens; t += kTileTokens) run_tile<Kind, kTilePanels, kTileTokens>(tile, t, x, shift, &ahead);
-  if constexpr (kTileTokens > 4)
-    for (; t + 4 <= tile.n_tokens; t += 4) run_tile<Kind, kTilePanels, 4>(tile, t, x, shift, &ahead);
-  if constexpr (kTileTokens > 2)
-    for (; t + 2 <= tile.n_tokens; t += 2) run_tile<Kind, kTilePanels, 2>(tile, t, x, shift, &ahead);
-  if constexpr (kTileTokens > 1)
-    for (; t < tile.n_tokens; ++t) run_tile<Kind, kTilePanels, 1>(tile, t, x, shift, &ahead);
+  const int64_t strip_bytes = tile.n_k / kUnit * kAheadBytes;
+  int64_t t = 0, fetched = 0;
+  const auto strips = [&]<int N>() __attribute__((always_inline)) {
+    for (; t + N <= tile.n_tokens; t += N, fetched += strip_bytes)  // Nothing left to fetch: what the cache has costs little.
+      run_tile<Kind, kTilePanels, N>(tile, t, x, shift, fetched < tile.ahead_bytes ? tile.ahead + fetched : tile.weights.codes);
+  };
+  strips.template operator()<kTileTokens>();
+  if constexpr (kTileTokens > 4) strips.template operator()<4>();
+  if constexpr (kTileTokens > 2) strips.template operator()<2>();
+  if constexpr (kTileTokens > 1) strips.template operator()<1>();
 }
 
 template <UnitKind Kind>
