@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kAlignment = 64;
 constexpr int64_t kFloatChunk = kChunk / 4;  ///< As many bytes unpacked as kChunk codes.
 constexpr int64_t kItemsPerThread = 4;       ///< At least, where the rows allow it: threads are not equally fast.
+constexpr int64_t kFewRows = 3;              ///< Rows up to which gemv, again and again on what is in the cache, beats unpacking.
 constexpr int64_t kPrepareRun = 8;           ///< Rows taken at once, at most.
 constexpr int64_t kPrepareInline = 4;        ///< Rows below which waking the others costs more.
 
@@ -124,7 +125,8 @@ QuantisedRows Products::prepare(ConstTensorView x, bool quantised, const Beside&
   return rows;
 }
 
-void Products::multiply_row(float* out, const float* x, const QuantisedRows& quantised, const CpuWeight& w, const Beside& beside) {
+void Products::multiply_few(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w,
+                            const Beside& beside) {
   int64_t panels = 4;  // What gemv likes to read at once; fewer only to keep every thread busy.
   while (panels > 1 && Items(w, panels, beside.pairs).count() < kItemsPerThread * pool_.n_threads()) panels /= 2;
   const Items items(w, panels, beside.pairs);
@@ -132,12 +134,15 @@ void Products::multiply_row(float* out, const float* x, const QuantisedRows& qua
     for (int i = 0; i < items.parts(); ++i) {
       const Part part = items.at(item, i);
       const auto format = static_cast<size_t>(part.dtype);
-      if (is_quantised(part.dtype))
-        kernels_.gemv[format](part.span, quantised, 0, out + part.column);
-      else
-        kernels_.float_gemv[format](part.span, x, out + part.column);
+      for (int64_t t = 0; t < n_rows; ++t) {  // The first row reads the item from memory, the others from the cache.
+        float* const to = out + t * w.rows() + part.column;
+        if (is_quantised(part.dtype))
+          kernels_.gemv[format](part.span, quantised, t, to);
+        else
+          kernels_.float_gemv[format](part.span, x + t * w.cols(), to);
+      }
     }
-    if (const Part first = items.at(item, 0); beside.after) beside.after({0, 1, first.column, first.span.n_rows});
+    if (const Part first = items.at(item, 0); beside.after) beside.after({0, n_rows, first.column, first.span.n_rows});
   });
 }
 
@@ -187,8 +192,8 @@ void Products::matmul(TensorView out, ConstTensorView x, const CpuWeight& w, con
   if (n_rows == 0) return;
   const bool quantised = std::ranges::any_of(w.segments(), [](const Segment& s) { return is_quantised(s.dtype); });
   const QuantisedRows rows = prepare(x, quantised, beside);
-  if (n_rows == 1)
-    multiply_row(out.f32(), x.f32(), rows, w, beside);
+  if (n_rows <= kFewRows)
+    multiply_few(out.f32(), x.f32(), rows, n_rows, w, beside);
   else
     multiply_rows(out.f32(), x.f32(), rows, n_rows, w, beside);
 }

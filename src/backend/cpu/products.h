@@ -1,5 +1,5 @@
 // products.h - out[t, n] = sum_k x[t, k] w[n, k] for packed weights: quantises the activations once, then hands panels to threads.
-// Which path: one row goes through gemv (weights read straight from memory), more through gemm (weights unpacked to the L2 cache).
+// Which path: up to three rows go through gemv (weights read as they are packed), more through gemm (weights unpacked to the L2 cache).
 //   Both give the same bits.
 // Memory: quantised activations of the largest step, and 160 KiB a thread for unpacked weights.
 #pragma once
@@ -48,7 +48,7 @@ class Products {
   QuantisedRows activations(int64_t n_rows, int64_t k);
   /// Rows of float x [T, K], made by `beside.before`, and their integers where the weight is quantised.
   QuantisedRows prepare(ConstTensorView x, bool quantised, const Beside& beside);
-  void multiply_row(float* out, const float* x, const QuantisedRows& quantised, const CpuWeight& w, const Beside& beside);
+  void multiply_few(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w, const Beside& beside);
   void multiply_rows(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w, const Beside& beside);
   Unpacked unpacked(int thread) const;
 
