@@ -78,6 +78,6 @@ def test_demo_usage_runs():
 def test_performance_analysis_runs_and_measures_the_memory_table():
     found = json.loads(run("performance_analysis.py", "--json"))
     for row, standard in zip(found["attention"], (4, 16, 64, 256)):
-        assert standard <= row["standard_bytes"] / 2**20 < standard + 0.5
         assert row["flash_bytes"] <= 2**20
+        assert row["standard_bytes"] == standard * 2**20 + row["flash_bytes"]  # The matrix, and the scratch that both have.
     assert [row["batch"] for row in found["batches"]] == [1, 4, 16]
