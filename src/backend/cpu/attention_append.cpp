@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "backend/cpu/attention.h"
+#include "base/bytes.h"
 
 namespace minillm::cpu {
 namespace {
@@ -67,7 +68,7 @@ void CpuAttention::rotate_and_append(const Batch& batch, TensorView q, ConstTens
   reserve_scratch(w.head_dim);
   const Append append{kernels_, batch, w, *storage, layer, n_angles, qkv.f32(), angles ? angles.f32() : nullptr, q.f32()};
   const int64_t n_chunk = std::clamp<int64_t>(n_rows / (2 * pool_.n_threads()), 1, kChunkRows);
-  pool_.for_each((n_rows + n_chunk - 1) / n_chunk, [&](int64_t chunk, int thread) {
+  pool_.for_each(ceil_div(n_rows, n_chunk), [&](int64_t chunk, int thread) {
     const TileScratch own = scratch(thread);
     const int64_t first = chunk * n_chunk, last = std::min(first + n_chunk, n_rows);
     // The last sequence that starts at or before the row; empty ones in between share their start.

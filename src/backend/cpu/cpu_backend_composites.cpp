@@ -1,21 +1,27 @@
 // cpu_backend_composites.cpp - the composites of backend.h, fused: norms run right before a row is quantised, activations and residual
 // sums right after a product, by the thread that has the values in its cache. The same kernels in the same order as the small
 // operations: the same bits.
-// Gain: of about fifteen loops a layer seven remain, and none of the serial ones (docs/SPEED.md, "Batches").
-#include <cstring>
-
+// Gain: of about fifteen loops a layer seven remain, and none of the serial ones (docs/SPEED.md, "Quantised products").
 #include "backend/cpu/cpu_backend.h"
 #include "backend/cpu/pack.h"
 #include "base/check.h"
 
 namespace minillm::cpu {
+namespace {
+
+/// Writes row t of `out` from row t of x, as a product's `before`. Both [T, N], weight [N].
+auto norm_rows(const Kernels& kernels, TensorView out, ConstTensorView x, ConstTensorView weight, float eps) {
+  const int64_t n = x.dim(1);
+  MINILLM_CHECK(weight.n_elements() == n, "norm of ", weight.n_elements(), " for ", n);
+  return [=, &kernels](int64_t t) { kernels.rms_norm(out.f32() + t * n, x.f32() + t * n, weight.f32(), n, eps); };
+}
+
+}  // namespace
 
 void CpuBackend::attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
                                  int64_t layer) {
   const TensorView normed = scratch(0, x.dim(0), x.dim(1)), qkv = scratch(1, x.dim(0), w.qkv->rows());
-  const int64_t n = x.dim(1);
-  MINILLM_CHECK(w.norm.n_elements() == n, "norm of ", w.norm.n_elements(), " for ", n);
-  const auto norm = [&](int64_t t) { kernels_.rms_norm(normed.f32() + t * n, x.f32() + t * n, w.norm.f32(), n, w.norm_eps); };
+  const auto norm = norm_rows(kernels_, normed, x, w.norm, w.norm_eps);
   products_.matmul(qkv, normed, own(*w.qkv), {.before = norm});
   rotate_and_append(q, qkv, w, angles, kv, layer);
 }
@@ -41,10 +47,10 @@ void CpuBackend::attention_output(TensorView x, ConstTensorView attended, const 
 void CpuBackend::feed_forward_input(TensorView gated, ConstTensorView x, const FeedForward& w) {
   const CpuWeight& gate_up_weight = own(*w.gate_up);
   if (!is_pair(gate_up_weight)) return Backend::feed_forward_input(gated, x, w);
-  const int64_t n_rows = x.dim(0), n = x.dim(1), f = gated.dim(1);
-  MINILLM_CHECK(w.norm.n_elements() == n && 2 * f == gate_up_weight.rows(), "norm of ", w.norm.n_elements(), " for ", n, ", ", f, " gated");
-  const TensorView normed = scratch(0, n_rows, n), gate_up = scratch(1, n_rows, 2 * f);
-  const auto norm = [&](int64_t t) { kernels_.rms_norm(normed.f32() + t * n, x.f32() + t * n, w.norm.f32(), n, w.norm_eps); };
+  const int64_t n_rows = x.dim(0), f = gated.dim(1);
+  MINILLM_CHECK(2 * f == gate_up_weight.rows(), f, " gated of ", gate_up_weight.rows());
+  const TensorView normed = scratch(0, n_rows, x.dim(1)), gate_up = scratch(1, n_rows, 2 * f);
+  const auto norm = norm_rows(kernels_, normed, x, w.norm, w.norm_eps);
   const auto gate_kernel = w.activation == Activation::kSilu ? kernels_.gate_silu : kernels_.gate_gelu;
   const auto gate = [&](const OutputBlock& b) {
     for (int64_t t = b.row; t < b.row + b.n_rows; ++t) {

@@ -50,6 +50,11 @@ class Items {
     const int64_t panel = item * panels_, row = panel * kPanelRows, n_rows = std::min(segment->n_rows - row, panels_ * kPanelRows);
     return {segment->dtype, {segment->data + panel * segment->stride, segment->stride, n_rows, w_.cols()}, segment->first_row + row};
   }
+  /// What an item computes of rows [row, row + n_rows); of a pair, the first half.
+  OutputBlock block(int64_t item, int64_t row, int64_t n_rows) const {
+    const Part part = at(item, 0);
+    return {row, n_rows, part.column, part.span.n_rows};
+  }
   /// What a thread that works on this part is likely to read next: the pair's other half, or the item after those of the others.
   std::optional<Part> after(int64_t item, int part, int n_threads) const {
     if (part + 1 < parts()) return at(item, part + 1);
@@ -142,7 +147,7 @@ void Products::multiply_few(float* out, const float* x, const QuantisedRows& qua
           kernels_.float_gemv[format](part.span, x + t * w.cols(), to);
       }
     }
-    if (const Part first = items.at(item, 0); beside.after) beside.after({0, n_rows, first.column, first.span.n_rows});
+    if (beside.after) beside.after(items.block(item, 0, n_rows));
   });
 }
 
@@ -179,7 +184,7 @@ void Products::multiply_rows(float* out, const float* x, const QuantisedRows& qu
   pool_.for_each_in_groups(groups.count, items.count(), [&](int64_t group, int64_t item, int thread) {
     const int64_t first = groups.begin(group), end = groups.end(group);
     for (int i = 0; i < items.parts(); ++i) multiply(items.at(item, i), items.after(item, i, threads_a_group), first, end, thread);
-    if (const Part part = items.at(item, 0); beside.after) beside.after({first, end - first, part.column, part.span.n_rows});
+    if (beside.after) beside.after(items.block(item, first, end - first));
   });
 }
 

@@ -151,9 +151,6 @@ MINILLM_INLINE float largest(Vec a) {
   b = _mm_max_ps(b, _mm_movehl_ps(b, b));
   return _mm_cvtss_f32(_mm_max_ss(b, _mm_shuffle_ps(b, b, 1)));
 }
-MINILLM_INLINE void row_maxima(const float* rows, float* out) {
-  for (int r = 0; r < 16; ++r) out[r] = largest(load(rows + r * kWidth));
-}
 /// a[0] + ... + a[15]: lanes i and i + 8 first, then i and i + 4, 2, 1.
 MINILLM_INLINE float sum_tree(const float* a) {
   const Vec b = add(load(a), load(a + 8));
@@ -245,10 +242,14 @@ MINILLM_INLINE float largest(Vec a) {
   for (int i = 1; i < kWidth; ++i) m = a[i] > m ? a[i] : m;
   return m;
 }
+
+#endif
+
+#if !defined(__AVX512F__)
+/// out[r] = the largest of rows[r][0 .. kWidth) for 16 rows.
 MINILLM_INLINE void row_maxima(const float* rows, float* out) {
   for (int r = 0; r < 16; ++r) out[r] = largest(load(rows + r * kWidth));
 }
-
 #endif
 
 }  // namespace
