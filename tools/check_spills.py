@@ -16,7 +16,8 @@ import sys
 
 ISAS = ["avx2", "avx512_vnni", "avx512_bf16"]
 # Kernels that must be among the loops looked at, so that a change of name does not leave the check with nothing to do.
-EXPECTED = {"gemm.cpp": "run_tile<", "gemv.cpp": "run_group<", "attention_scores.cpp": "score_block<", "attention_values.cpp": "value_block<"}
+EXPECTED = {"gemm.cpp": "run_tile<", "gemm_packed.cpp": "run_strip<", "gemv.cpp": "run_group<", "attention_scores.cpp": "score_block<", "attention_values.cpp": "value_block<"}
+ABSENT = {("avx2", "gemm_packed.cpp")}  # Too few registers for such a tile.
 # (instruction set, file, part of the function's name): most spills allowed in its loops. AVX2 has 16 registers and takes two for
 # 16 lanes: the quantised products and the unrolled 2^x of gates and tanh do not fit (measured: docs/SPEED.md). A tile with two
 # scales a unit (Q6_K) needs 12 sums of either kind, its scales and the codes, 33 registers of 32.
@@ -27,6 +28,10 @@ ALLOWED = {
     ("avx2", "rows.cpp", "gate_"): 6,
     ("avx2", "rows.cpp", "softcap"): 6,
     ("avx512_vnni", "gemm.cpp", "run_tile<(minillm::cpu::UnitKind)3"): 12,
+    # Addresses take vector registers in the narrow tiles of the last rows; in the strip of Q5_0, where a unit is fine.
+    ("avx512_vnni", "gemm.cpp", ", 3, 1>"): 2,
+    ("avx512_vnni", "gemm.cpp", ", 3, 2>"): 2,
+    ("avx512_vnni", "gemm_packed.cpp", "run_strip<(minillm::Dtype)6, 2, 8>"): 4,
 }
 
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
@@ -119,7 +124,7 @@ def main():
             print(f"{isa}/{source}: {short(name)}: {len(found)} spills in its innermost loop, {allowed(isa, source, name)} allowed")
             for line in found[:4]:
                 print("    " + line)
-        if source in EXPECTED and not seen:
+        if source in EXPECTED and not seen and (isa, source) not in ABSENT:
             n_bad += 1
             print(f"{isa}/{source}: no loop with multiply-adds in a function named {EXPECTED[source]}...>")
     print(f"{len(objects)} object files, {n_loops} innermost loops with multiply-adds, {n_bad} problems")

@@ -56,7 +56,7 @@ std::vector<float> dequantised(Dtype dtype, const std::vector<uint8_t>& rows, in
 }
 
 /// Activations as the kernels see them, in double: 15 bits with a scale every 32 values of a row of `k`, 8 bits where the unit's
-/// largest value is at most the root of the mean square of those of its row.
+/// largest value is at most kFineAbove times the root of the mean square of those of its row.
 std::vector<double> rounded_activations(const std::vector<float>& x, int64_t k) {
   std::vector<double> rounded(x.size());
   const auto width = static_cast<size_t>(k);
@@ -70,7 +70,7 @@ std::vector<double> rounded_activations(const std::vector<float>& x, int64_t k) 
     }
     for (size_t i = row; i < row + width; ++i) {
       const float amax = largest[(i - row) / 32], inverse = amax == 0 ? 0 : 127.0f / amax;
-      const bool fine = static_cast<double>(amax) > std::sqrt(energy / static_cast<double>(largest.size()));
+      const bool fine = static_cast<double>(amax) > kFineAbove * std::sqrt(energy / static_cast<double>(largest.size()));
       const float steps = x[i] * inverse, code = std::nearbyintf(steps);
       const float low = fine ? std::nearbyintf((steps - code) * 128.0f) : 0.0f;
       rounded[i] = (static_cast<double>(code) + static_cast<double>(low) / 128.0) * static_cast<double>(amax / 127.0f);
@@ -148,7 +148,9 @@ TEST_P(ProductsOn, ARowOfABatchIsBitwiseTheRowAlone) {
   for (Dtype dtype : dtypes) {
     const int64_t k = dtype == Dtype::kQ4_K || scalar ? 2304 : 768;
     const auto rows = test::random_rows(dtype, 5, n, k);
-    const auto x = test::randn(6, max_rows * k);
+    auto x = test::randn(6, max_rows * k);
+    for (int64_t i = 0; i < max_rows * k; ++i)  // Fine units, not the same in all rows.
+      if ((i / k / 3 + i % k / 32) % 12 == 0) x[static_cast<size_t>(i)] *= 20;
     const ConstTensorView view(rows.data(), dtype, {n, k});
     const auto w = machine.pack({&view, 1});
     std::vector<float> alone;
@@ -284,7 +286,7 @@ TEST_P(ProductsOn, NonFiniteInputsGiveNaNInTheirRowsOnly) {
   }
 }
 
-// A quarter of the units are 32 times larger than the others, and different ones in neighbouring rows: the large ones have all of their
+// An eighth of the units are 32 times larger than the others, and different ones in neighbouring rows: the large ones have all of their
 // bits, and a tile of rows that do not agree about which are large gives what each row gives alone.
 TEST_P(ProductsOn, LargeUnitsAreFineWhicheverRowsShareATile) {
   Machine machine(GetParam());
@@ -295,10 +297,10 @@ TEST_P(ProductsOn, LargeUnitsAreFineWhicheverRowsShareATile) {
   const auto w = dequantised(Dtype::kQ8_0, rows, n, k);
   auto x = test::randn(14, n_rows * k);
   for (int64_t i = 0; i < n_rows * k; ++i)
-    if ((i / k + i % k / 32) % 4 == 0) x[static_cast<size_t>(i)] *= 32;
+    if ((i / k + i % k / 32) % 8 == 0) x[static_cast<size_t>(i)] *= 32;
   const auto rounded = rounded_activations(x, k);
   for (size_t i = 0; i < x.size(); ++i)  // The large units' steps are 128 times finer than those of 8 bits.
-    if ((i / 512 + i % 512 / 32) % 4 == 0) {
+    if ((i / 512 + i % 512 / 32) % 8 == 0) {
       ASSERT_NEAR(rounded[i], static_cast<double>(x[i]), 32 * 5.0 / 127 / 128) << i;
     }
   const auto got = machine.multiply(x, n_rows, *packed);

@@ -10,23 +10,30 @@
 
 namespace minillm::cpu {
 
-/// One term of the activations, U = K / 32.
+/// Rows whose activations lie side by side, unit by unit: a tile of tokens finds all of a unit behind one address. Where gemv reads
+/// one row after the other, strips are of one row.
+inline constexpr int kStripRows = 8;
+
+/// One term of the activations: T rows in S strips of R, U = K / 32.
 struct ActivationTerm {
-  int8_t* codes = nullptr;             ///< [T, K]
-  int32_t* negative_sums = nullptr;    ///< [T, U] minus the sum of the unit's codes
-  int32_t* negative_halves = nullptr;  ///< [T, 2U] the same for each 16
+  int8_t* codes = nullptr;             ///< [S, U, R, 32]
+  int32_t* negative_sums = nullptr;    ///< [S, U, R] minus the sum of the unit's codes
+  int32_t* negative_halves = nullptr;  ///< [S, U, 2, R] the same for each 16
 };
 
-/// Activations as integers of 15 bits with a scale every 32 values: x = scale * (128 high + low), high in -127..127, low in -64..64.
+/// Activations as integers of 15 bits with a scale every 32 values: x = scale * (high + low / 128), high in -127..127, low in -64..64.
 /// A unit that is small beside the others of its row is coarse: its low codes are all zeros, and a product may leave them out.
-/// A unit with a NaN or an infinity has a NaN scale; one below 1e-30 is zero.
+/// A unit with a NaN or an infinity has a NaN scale; one below 1e-26 is zero, so that no product with a weight's scale is subnormal.
 struct QuantisedRows {
   ActivationTerm high, low;
-  uint8_t* fine = nullptr;       ///< [T, U] 0: the unit is coarse.
-  float* scales = nullptr;       ///< [T, U]
-  float* scaled_sums = nullptr;  ///< [T, U] scale * sum of the unit's integers
+  uint8_t* fine = nullptr;       ///< [S, U, R] 0: the unit is coarse.
+  float* scales = nullptr;       ///< [S, U, R]
+  float* scaled_sums = nullptr;  ///< [S, U, R] the sum of the unit's values
   int64_t k = 0;
+  int64_t strip_rows = kStripRows;  ///< R
 };
+/// A unit is fine where its largest value exceeds this times the root of the mean square of those of its row.
+inline constexpr double kFineAbove = 2.0;
 
 /// Panels of one format, `panel_bytes` apart; the last may hold fewer than 16 wanted rows.
 struct PanelSpan {
@@ -59,6 +66,18 @@ struct Tile {
   int64_t ahead_bytes = 0;
 };
 
+/// One block of outputs of a product that leaves the weights packed: the panels' rows by tokens [0, n_tokens).
+struct PackedTile {
+  PanelSpan weights;
+  int64_t n_tokens = 0;
+  float* out = nullptr;  ///< Row 0, first wanted column.
+  int64_t out_stride = 0;
+  float* sums = nullptr;           ///< Room for kPackedSums floats, private to the thread.
+  const uint8_t* ahead = nullptr;  ///< As in Tile.
+  int64_t ahead_bytes = 0;
+};
+inline constexpr int kPackedSums = kMaxTilePanels * kStripRows * kPanelRows;
+
 /// How a format's units are multiplied.
 enum class UnitKind : uint8_t {
   kZero,    ///< scale (code - zero), codes of at most 6 bits
@@ -80,7 +99,8 @@ constexpr int zero_shift(Dtype dtype) noexcept {
 }
 
 struct Kernels {
-  int tile_panels = 1;  ///< Panels a register tile takes.
+  int tile_panels = 1;    ///< Panels a register tile takes.
+  int packed_panels = 1;  ///< Panels gemm_packed takes.
 
   // --- Rows of n floats ---------------------------------------------------------------------------------------------
   void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n, float eps);
@@ -98,6 +118,8 @@ struct Kernels {
   void (*unpack[kDtypes])(const PanelSpan& w, int64_t k0, int64_t n_k, const Unpacked& to);
   /// Adds to `out` (or starts it, where k0 is 0).
   void (*gemm[kUnitKinds])(const Tile& tile, const QuantisedRows& x, int shift);
+  /// For a few tokens; writes `out`. By format; null where there is none, or where the instruction set has too few registers.
+  void (*gemm_packed[kDtypes])(const PackedTile& tile, const QuantisedRows& x);
 
   // --- Float products -----------------------------------------------------------------------------------------------
   void (*float_gemv[3])(const PanelSpan& w, const float* x, float* out);  ///< kF32, kF16, kBF16

@@ -15,9 +15,9 @@ namespace {
 constexpr int64_t kAlignment = 64;
 constexpr int64_t kFloatChunk = kChunk / 4;  ///< As many bytes unpacked as kChunk codes.
 constexpr int64_t kItemsPerThread = 4;       ///< At least, where the rows allow it: threads are not equally fast.
-constexpr int64_t kFewRows = 3;              ///< Rows up to which gemv, again and again on what is in the cache, beats unpacking.
-constexpr int64_t kPrepareRun = 8;           ///< Rows taken at once, at most.
-constexpr int64_t kPrepareInline = 4;        ///< Rows below which waking the others costs more.
+constexpr int64_t kFewRows = 3;              ///< Rows up to which gemv, again and again on what is in the cache, beats the rest.
+constexpr int64_t kPackedRows = 40;    ///< Rows up to which unpacking in registers, every 8 rows anew, beats unpacking into the cache.
+constexpr int64_t kPrepareInline = 4;  ///< Rows below which waking the others costs more.
 
 /// Bytes of each part of a thread's Unpacked.
 constexpr int64_t kCodesBytes = kMaxTilePanels * kPanelRows * kChunk;
@@ -93,8 +93,11 @@ QuantisedRows Products::activations(int64_t n_rows, int64_t k) {
     return part;
   };
   const int64_t units = k / kUnit;
+  const int64_t strip_rows = n_rows <= kFewRows ? 1 : kStripRows;
+  n_rows = round_up(n_rows, strip_rows);
   QuantisedRows rows;
   rows.k = k;
+  rows.strip_rows = strip_rows;
   for (ActivationTerm* term : {&rows.high, &rows.low}) {
     term->codes = reinterpret_cast<int8_t*>(take(n_rows * k));
     term->negative_sums = reinterpret_cast<int32_t*>(take(n_rows * units * 4));
@@ -107,7 +110,7 @@ QuantisedRows Products::activations(int64_t n_rows, int64_t k) {
 }
 
 void Products::reserve(int64_t max_rows, int64_t max_k) {
-  const int64_t bytes = max_rows * (2 * max_k + ceil_div(max_k, kUnit) * 33) + 9 * kAlignment;
+  const int64_t bytes = round_up(max_rows, kStripRows) * (2 * max_k + ceil_div(max_k, kUnit) * 33) + 9 * kAlignment;
   if (static_cast<int64_t>(activations_.bytes()) >= bytes) return;
   activations_ = Buffer();  // Freed first: both at once may not fit.
   activations_ = allocate_(static_cast<size_t>(bytes));
@@ -122,7 +125,7 @@ QuantisedRows Products::prepare(ConstTensorView x, bool quantised, const Beside&
     if (quantised) kernels_.quantise_row(x.f32() + t * k, rows, t);
   };
   if (n_rows >= kPrepareInline) {
-    for_each_row(pool_, n_rows, std::clamp<int64_t>(n_rows / (kItemsPerThread * pool_.n_threads()), 1, kPrepareRun), one);
+    for_each_row(pool_, n_rows, std::min<int64_t>(ceil_div(n_rows, pool_.n_threads()), kStripRows), one);
   } else {
     const FlushSubnormals flush;
     for (int64_t t = 0; t < n_rows; ++t) one(t, 0);
@@ -146,6 +149,33 @@ void Products::multiply_few(float* out, const float* x, const QuantisedRows& qua
         else
           kernels_.float_gemv[format](part.span, x + t * w.cols(), to);
       }
+    }
+    if (beside.after) beside.after(items.block(item, 0, n_rows));
+  });
+}
+
+bool Products::stays_packed(const CpuWeight& w, int64_t n_rows) const {
+  return n_rows <= kPackedRows &&
+         std::ranges::all_of(w.segments(), [&](const Segment& s) { return kernels_.gemm_packed[static_cast<size_t>(s.dtype)] != nullptr; });
+}
+
+void Products::multiply_packed(float* out, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w, const Beside& beside) {
+  const Items items(w, kernels_.packed_panels, beside.pairs);
+  pool_.for_each(items.count(), [&](int64_t item, int thread) {
+    for (int i = 0; i < items.parts(); ++i) {
+      const Part part = items.at(item, i);
+      const std::optional<Part> next = items.after(item, i, pool_.n_threads());
+      PackedTile tile;
+      tile.weights = part.span;
+      tile.n_tokens = n_rows;
+      tile.out = out + part.column;
+      tile.out_stride = w.rows();
+      tile.sums = unpacked(thread).scales;
+      if (next) {
+        tile.ahead = next->span.data;
+        tile.ahead_bytes = next->bytes();
+      }
+      kernels_.gemm_packed[static_cast<size_t>(part.dtype)](tile, quantised);
     }
     if (beside.after) beside.after(items.block(item, 0, n_rows));
   });
@@ -199,6 +229,8 @@ void Products::matmul(TensorView out, ConstTensorView x, const CpuWeight& w, con
   const QuantisedRows rows = prepare(x, quantised, beside);
   if (n_rows <= kFewRows)
     multiply_few(out.f32(), x.f32(), rows, n_rows, w, beside);
+  else if (stays_packed(w, n_rows))
+    multiply_packed(out.f32(), rows, n_rows, w, beside);
   else
     multiply_rows(out.f32(), x.f32(), rows, n_rows, w, beside);
 }

@@ -1,6 +1,6 @@
 // products.h - out[t, n] = sum_k x[t, k] w[n, k] for packed weights: quantises the activations once, then hands panels to threads.
-// Which path: up to three rows go through gemv (weights read as they are packed), more through gemm (weights unpacked to the L2 cache).
-//   Both give the same bits.
+// Which path: up to three rows go through gemv, one after the other; a batch through gemm_packed, where the instruction set has it (both
+//   read the weights as they are packed); more rows through gemm (weights unpacked to the L2 cache). All give the same bits.
 // Memory: quantised activations of the largest step, and 160 KiB a thread for unpacked weights.
 #pragma once
 
@@ -50,6 +50,9 @@ class Products {
   QuantisedRows prepare(ConstTensorView x, bool quantised, const Beside& beside);
   void multiply_few(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w, const Beside& beside);
   void multiply_rows(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w, const Beside& beside);
+  /// Whether this many rows go through gemm_packed.
+  bool stays_packed(const CpuWeight& w, int64_t n_rows) const;
+  void multiply_packed(float* out, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w, const Beside& beside);
   Unpacked unpacked(int thread) const;
 
   ThreadPool& pool_;

@@ -1,9 +1,10 @@
 // gemm.cpp - products of many rows of activations: weights are unpacked once into bytes and float scales that stay in the L2
 // cache, then every strip of tokens runs over them in a register tile.
 // Cost:    per unit, 16 rows and token: 8 vpdpbusd, and a conversion, a product and a sum (73% of the peak; an offset takes one
-//          more). Unpacking is 1/T of that.
+//          more; twice the products, and a shift, where one of a tile's tokens is fine). Unpacking is 1/T of that.
 // Order:   each output is the chain of gemv.cpp, unit after unit; chunks of k continue it from `out`.
 #include "backend/cpu/isa/formats.h"
+#include "backend/cpu/isa/strips.h"
 #include "backend/cpu/isa/tables.h"
 
 namespace minillm::cpu::MINILLM_ISA {
@@ -44,21 +45,15 @@ void unpack(const PanelSpan& w, int64_t k0, int64_t n_k, const Unpacked& to) {
   }
 }
 
-/// The same address, which the compiler takes for another: it would keep what it loaded from there in registers and spill sums.
-MINILLM_INLINE const uint8_t* load_again(const uint8_t* p) {
-  asm("" : "+r"(p));
-  return p;
-}
-
-/// Adds the products of one half (or all) of a unit's codes: `codes` of token n are at codes + n * stride.
+/// Adds the products of one half (or all) of a unit's codes.
 template <UnitKind Kind, int M, int N, int FirstQuad, int Quads>
-MINILLM_INLINE void add_dots(Ints (&dots)[M][N], const uint8_t* weights, int64_t panel_codes, const int8_t* codes, int64_t stride) {
+MINILLM_INLINE void add_dots(Ints (&dots)[M][N], const uint8_t* weights, int64_t panel_codes, const int8_t* codes) {
   unroll<Quads>([&](auto i) __attribute__((always_inline)) {
     constexpr int kQuad = FirstQuad + decltype(i)::value;
     Bytes w[M];
     unroll<M>([&](auto m) __attribute__((always_inline)) { w[m] = load_bytes(weights + m * panel_codes + 64 * kQuad); });
     unroll<N>([&](auto n) __attribute__((always_inline)) {
-      const FourCodes four = four_codes(codes + n * stride + 4 * kQuad);
+      const FourCodes four = four_codes(codes + kUnit * n + 4 * kQuad);
       unroll<M>([&](auto m) __attribute__((always_inline)) { dots[m][n] = dot_codes<Kind>(dots[m][n], w[m], four); });
     });
   });
@@ -69,16 +64,18 @@ constexpr int kAheadBytes = 256;  ///< Fetched beside each unit of a tile: the t
 /// A tile of M panels by N tokens over the whole chunk. The low term is added where any of the tokens has one: zeros change nothing.
 template <UnitKind Kind, int M, int N>
 [[gnu::noinline]] void run_tile(const Tile& tile, int64_t t, const QuantisedRows& x, int shift, [[maybe_unused]] const uint8_t* ahead) {
+  static_assert(kTileTokens <= 4 && 4 % kTileTokens == 0 && kStripRows % 4 == 0, "a tile's tokens are of one strip");
   constexpr int kHalves = Kind == UnitKind::kHalves ? 2 : 1, kQuads = 8 / kHalves;
   const int64_t n_units = tile.n_k / kUnit, row_units = x.k / kUnit, token = tile.first_token + t;
-  const int64_t first_unit = token * row_units + tile.k0 / kUnit;
+  const int64_t place = first_place(token, row_units, kStripRows) + tile.k0 / kUnit * kStripRows;
+  const int64_t first_half = first_place(token, 2 * row_units, kStripRows) + tile.k0 / kUnit * 2 * kStripRows;
   const auto starts_of = [&](const ActivationTerm& term) {
-    return kHalves == 2 ? term.negative_halves + 2 * first_unit : term.negative_sums + first_unit;
+    return kHalves == 2 ? term.negative_halves + first_half : term.negative_sums + place;
   };
-  const int8_t *codes = x.high.codes + first_unit * kUnit, *low_codes = x.low.codes + first_unit * kUnit;
+  const int8_t *codes = x.high.codes + place * kUnit, *low_codes = x.low.codes + place * kUnit;
   const int32_t *starts = starts_of(x.high), *low_starts = starts_of(x.low);
-  const float *activation_scales = x.scales + first_unit, *scaled_sums = x.scaled_sums + first_unit;
-  const uint8_t *fine = x.fine + first_unit, *weights = tile.weights.codes;
+  const float *activation_scales = x.scales + place, *scaled_sums = x.scaled_sums + place;
+  const uint8_t *fine = x.fine + place, *weights = tile.weights.codes;
   const float *scales = tile.weights.scales, *offsets = tile.weights.offsets;
   const int64_t panel_codes = n_units * kUnitCodes, panel_scales = n_units * kHalves * kPanelRows, panel_offsets = n_units * kPanelRows;
   float* const out = tile.out + t * tile.out_stride;
@@ -95,30 +92,28 @@ template <UnitKind Kind, int M, int N>
       unroll<kAheadBytes / 64>([&](auto i) __attribute__((always_inline)) { __builtin_prefetch(ahead + 64 * i, 0, 2); });  // Into L2.
       ahead += kAheadBytes;
     }
-    uint8_t any_fine = 0;
-    unroll<N>([&](auto n) __attribute__((always_inline)) { any_fine |= fine[n * row_units + u]; });
+    const bool is_fine = any_fine<N>(fine);
     unroll<kHalves>([&](auto h) __attribute__((always_inline)) {
       constexpr int kFirst = kQuads * decltype(h)::value;
       Ints dots[M][N];
       unroll<N>([&](auto n) __attribute__((always_inline)) {
-        const Ints start = start_of_dot<Kind>(starts + n * row_units * kHalves + h, shift);
+        const Ints start = start_of_dot<Kind>(starts + kStripRows * h + n, shift);
         unroll<M>([&](auto m) __attribute__((always_inline)) { dots[m][n] = start; });
       });
-      add_dots<Kind, M, N, kFirst, kQuads>(dots, weights, panel_codes, codes, x.k);
-      unroll<N>([&](auto n) __attribute__((always_inline)) {
-        unroll<M>([&](auto m) __attribute__((always_inline)) { dots[m][n] = shift_left(dots[m][n], 7); });
-      });
-      if (any_fine != 0) {
+      add_dots<Kind, M, N, kFirst, kQuads>(dots, weights, panel_codes, codes);
+      float step = 1.0f;
+      if (is_fine) {
         unroll<N>([&](auto n) __attribute__((always_inline)) {
-          const Ints start = start_of_dot<Kind>(low_starts + n * row_units * kHalves + h, shift);
-          unroll<M>([&](auto m) __attribute__((always_inline)) { dots[m][n] = add(dots[m][n], start); });
+          const Ints start = start_of_dot<Kind>(low_starts + kStripRows * h + n, shift);
+          unroll<M>([&](auto m) __attribute__((always_inline)) { dots[m][n] = add(shift_left(dots[m][n], 7), start); });
         });
-        add_dots<Kind, M, N, kFirst, kQuads>(dots, load_again(weights), panel_codes, low_codes, x.k);
+        add_dots<Kind, M, N, kFirst, kQuads>(dots, load_again(weights), panel_codes, low_codes);
+        step = kLowStep;
       }
       Floats weight_scale[M];
-      unroll<M>([&](auto m) __attribute__((always_inline)) { weight_scale[m] = load(scales + m * panel_scales); });
+      unroll<M>([&](auto m) __attribute__((always_inline)) { weight_scale[m] = mul(load(scales + m * panel_scales), splat(step)); });
       unroll<N>([&](auto n) __attribute__((always_inline)) {
-        const Floats activation_scale = splat(activation_scales[n * row_units]);
+        const Floats activation_scale = splat(activation_scales[n]);
         unroll<M>([&](auto m)
                       __attribute__((always_inline)) { sum[m][n] = add_unit(sum[m][n], dots[m][n], weight_scale[m], activation_scale); });
       });
@@ -128,18 +123,19 @@ template <UnitKind Kind, int M, int N>
       Floats offset[M];
       unroll<M>([&](auto m) __attribute__((always_inline)) { offset[m] = load(offsets + m * panel_offsets); });
       unroll<N>([&](auto n) __attribute__((always_inline)) {
-        const Floats scaled_sum = splat(scaled_sums[n * row_units]);
+        const Floats scaled_sum = splat(scaled_sums[n]);
         unroll<M>([&](auto m) __attribute__((always_inline)) { sum[m][n] = fma(offset[m], scaled_sum, sum[m][n]); });
       });
       offsets += kPanelRows;
-      ++scaled_sums;
+      scaled_sums += kStripRows;
     }
     weights += kUnitCodes;
-    codes += kUnit;
-    low_codes += kUnit;
-    ++activation_scales;
-    starts += kHalves;
-    low_starts += kHalves;
+    codes += kStripRows * kUnit;
+    low_codes += kStripRows * kUnit;
+    fine += kStripRows;
+    activation_scales += kStripRows;
+    starts += kStripRows * kHalves;
+    low_starts += kStripRows * kHalves;
   }
 
   unroll<N>([&](auto n) __attribute__((always_inline)) {

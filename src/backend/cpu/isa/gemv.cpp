@@ -3,6 +3,7 @@
 //          of activations serves four products.
 // Cost:    reads each weight byte once: bandwidth-bound. About 13 cycles a unit of 4-bit weights (512 of them) a panel.
 #include "backend/cpu/isa/formats.h"
+#include "backend/cpu/isa/strips.h"
 #include "backend/cpu/isa/tables.h"
 
 namespace minillm::cpu::MINILLM_ISA {
@@ -18,10 +19,11 @@ template <Dtype D, int P>
   constexpr UnitKind kKind = unit_kind(D);
   constexpr int kHalves = kKind == UnitKind::kHalves ? 2 : 1;
   const int64_t n_units = x.k / kUnit;
-  const int8_t *codes = x.high.codes + token * x.k, *low_codes = x.low.codes + token * x.k;
-  const float *scales = x.scales + token * n_units, *scaled_sums = x.scaled_sums + token * n_units;
+  const int64_t step = x.strip_rows, place = first_place(token, n_units, step), first_half = first_place(token, 2 * n_units, step);
+  const int8_t *codes = x.high.codes + place * kUnit, *low_codes = x.low.codes + place * kUnit;
+  const float *scales = x.scales + place, *scaled_sums = x.scaled_sums + place;
   const auto starts_of = [&](const ActivationTerm& term) {
-    return kHalves == 2 ? term.negative_halves + token * 2 * n_units : term.negative_sums + token * n_units;
+    return kHalves == 2 ? term.negative_halves + first_half : term.negative_sums + place;
   };
   const int32_t *starts = starts_of(x.high), *low_starts = starts_of(x.low);
 
@@ -30,13 +32,13 @@ template <Dtype D, int P>
     unroll<P>([&](auto p) __attribute__((always_inline)) { header[p] = load_header<D>(data + p * panel_bytes); });
     const uint8_t* unit = data + kLayout.header;
     data += kLayout.block_bytes();
-    for (int i = 0; i < kLayout.units; ++i, ++u, unit += kLayout.unit_bytes, codes += kUnit, low_codes += kUnit) {
-      const Floats activation_scale = splat(scales[u]);
+    for (int i = 0; i < kLayout.units; ++i, ++u, unit += kLayout.unit_bytes, codes += step * kUnit, low_codes += step * kUnit) {
+      const Floats activation_scale = splat(scales[step * u] * kLowStep);
       unroll<kHalves>([&](auto h) __attribute__((always_inline)) {
         Ints high[P], low[P];
         unroll<P>([&](auto p) __attribute__((always_inline)) {
-          high[p] = start_of_dot<kKind>(starts + kHalves * u + h, zero_shift(D));
-          low[p] = start_of_dot<kKind>(low_starts + kHalves * u + h, zero_shift(D));
+          high[p] = start_of_dot<kKind>(starts + step * (kHalves * u + h), zero_shift(D));
+          low[p] = start_of_dot<kKind>(low_starts + step * (kHalves * u + h), zero_shift(D));
         });
         unroll<4 / kHalves>([&](auto j) __attribute__((always_inline)) {
           constexpr int kPair = decltype(j)::value + decltype(h)::value * 2;
@@ -55,7 +57,7 @@ template <Dtype D, int P>
         });
       });
       if constexpr (kKind == UnitKind::kOffset) {
-        const Floats scaled_sum = splat(scaled_sums[u]);
+        const Floats scaled_sum = splat(scaled_sums[step * u]);
         unroll<P>([&](auto p) __attribute__((always_inline)) {
           sum[p] = fma(load_offset<D>(header[p], unit + p * panel_bytes), scaled_sum, sum[p]);
         });

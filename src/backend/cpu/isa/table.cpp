@@ -10,6 +10,7 @@ Kernels make_table() {
   add_quantise_kernels(table);
   add_gemv_kernels(table);
   add_gemm_kernels(table);
+  add_gemm_packed_kernels(table);
   add_float_kernels(table);
   add_probes(table);
   return table;

@@ -9,6 +9,7 @@ void add_row_kernels(Kernels& table);
 void add_quantise_kernels(Kernels& table);
 void add_gemv_kernels(Kernels& table);
 void add_gemm_kernels(Kernels& table);
+void add_gemm_packed_kernels(Kernels& table);
 void add_float_kernels(Kernels& table);
 void add_probes(Kernels& table);
 
