@@ -133,6 +133,8 @@ class Backend {
   virtual void upload(void* to, const void* from_host, size_t bytes) = 0;
   virtual void download(void* to_host, const void* from, size_t bytes) = 0;
   virtual void sync() = 0;
+  /// Whether views may hold any host memory: then results can be written where they are wanted.
+  virtual bool computes_in_host_memory() const { return false; }
   virtual MemoryUse memory() const = 0;
   virtual void reset_peak_memory() = 0;
   /// Throws Error{kInvalidArgument} for a page size or dtype it cannot hold.

@@ -1,6 +1,7 @@
 // forward.cpp - MiniLLM::forward: from [B, S] ids to flat steps of bounded size, and back to [B, S, V] logits.
 // The cache's pages are reserved before the first step, and every row is put back as it was if a step fails.
 #include <algorithm>
+#include <cstdlib>
 #include <numeric>
 
 #include "base/bytes.h"
@@ -71,6 +72,17 @@ void check_capacity(const PagedCache& cache, const KVCache* kv_cache, const Inpu
                   limit == context ? "the context length of " : "the cache's max_length of ", limit);
 }
 
+/// [n_rows, 1, V] for one row of logits each, not set: zeroing what is written anyway would take as long as a percent of a step.
+Tensor unset_logits(int64_t n_rows, int64_t vocab) {
+  constexpr size_t kAlignment = 64;
+  const auto bytes = checked_mul(static_cast<uint64_t>(n_rows), static_cast<uint64_t>(vocab) * sizeof(float));
+  void* memory = nullptr;
+  if (bytes && *bytes < uint64_t{1} << 62)
+    memory = std::aligned_alloc(kAlignment, static_cast<size_t>(round_up(static_cast<int64_t>(*bytes), kAlignment)));
+  if (memory == nullptr) throw Error(ErrorCode::kOutOfMemory, "forward: no room for ", n_rows, " rows of ", vocab, " logits");
+  return Tensor::wrap({memory, std::free}, memory, {n_rows, 1, vocab}, Dtype::kF32);
+}
+
 /// Gives each row its old length back unless keep() is called.
 class CacheGuard {
  public:
@@ -100,8 +112,7 @@ class Run {
         mode_(model.attention_mode(options.use_flash_attention, options.flash_block_size)) {}
 
   Tensor logits() {
-    const int64_t n_columns = options_.last_logits_only ? 1 : input_.width();
-    Tensor out({input_.batch(), n_columns, model_.config.vocab_size});
+    Tensor out = room_for_logits();
     int64_t row = 0, done = 0;  // `done` tokens of `row` have been computed.
     while (row < input_.batch()) {
       step(row, done);
@@ -119,6 +130,15 @@ class Run {
   struct Piece {
     int64_t row, n_tokens;
   };
+
+  /// Rows of logits that no token asks for are zeros.
+  Tensor room_for_logits() const {
+    const int64_t vocab = model_.config.vocab_size;
+    if (!options_.last_logits_only) return Tensor({input_.batch(), input_.width(), vocab});
+    for (int64_t row = 0; row < input_.batch(); ++row)
+      if (input_.length(row) == 0) return Tensor({input_.batch(), 1, vocab});
+    return unset_logits(input_.batch(), vocab);
+  }
 
   void step(int64_t& row, int64_t& done) {
     StepBatch& batch = model_.batch;
@@ -161,6 +181,12 @@ class Run {
       const auto piece = std::span(wanted_).subspan(first, std::min(static_cast<size_t>(at_once), wanted_.size() - first));
       rows.clear();
       for (const Wanted& wanted : piece) rows.push_back(wanted.step_row);
+      float* const to = out.values<float>().data() + piece[0].out_row * vocab;
+      const auto n = static_cast<int64_t>(piece.size());
+      if (model_.backend->computes_in_host_memory() && piece.back().out_row - piece[0].out_row == n - 1) {  // Rows that follow each other.
+        model_.transformer.head(rows, {to, Dtype::kF32, {n, vocab}});
+        continue;
+      }
       const auto* logits = static_cast<const float*>(model_.transformer.head(rows).data);
       for (size_t i = 0; i < piece.size(); ++i)
         model_.backend->download(out.values<float>().data() + piece[i].out_row * vocab, logits + static_cast<int64_t>(i) * vocab,

@@ -81,8 +81,12 @@ void Transformer::layer(int64_t i, int64_t n_rows, PagedCache& cache, const Atte
 
 TensorView Transformer::head(std::span<const int32_t> rows) {
   const TensorView logits = workspace_.logits(static_cast<int64_t>(rows.size()));
-  backend_.head(logits, workspace_.hidden(n_rows_), rows, weights_.final_norm, config_.norm_eps, weights_.head(), config_.logit_softcap);
+  head(rows, logits);
   return logits;
+}
+
+void Transformer::head(std::span<const int32_t> rows, TensorView logits) {
+  backend_.head(logits, workspace_.hidden(n_rows_), rows, weights_.final_norm, config_.norm_eps, weights_.head(), config_.logit_softcap);
 }
 
 }  // namespace minillm

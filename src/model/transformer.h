@@ -31,6 +31,8 @@ class Transformer {
   /// Logits of the named rows of the last forward: view [n, V] of device memory, valid until the next call.
   /// At most Workspace::limits().max_logit_rows rows.
   TensorView head(std::span<const int32_t> rows);
+  /// The same, written to `logits` [n, V], memory that the backend can use.
+  void head(std::span<const int32_t> rows, TensorView logits);
 
  private:
   void layers(PagedCache& cache, const AttentionMode& mode);

@@ -33,6 +33,7 @@ class ReferenceBackend : public Backend {
   void upload(void* to, const void* from_host, size_t bytes) override;
   void download(void* to_host, const void* from, size_t bytes) override;
   void sync() override {}
+  bool computes_in_host_memory() const override { return true; }
   MemoryUse memory() const override { return *memory_; }
   void reset_peak_memory() override { memory_->peak = memory_->current; }
   std::unique_ptr<KvStorage> make_kv_storage(const KvShape& shape) override;

@@ -35,6 +35,32 @@ void rotate_halves(float* x, const float* cosines, const float* sines, int64_t h
   for (; i < half; ++i) rotate_pair(x[i], x[half + i], cosines[i], sines[i]);
 }
 
+/// The same for pairs of neighbours.
+void rotate_neighbours(float* x, const float* cosines, const float* sines, int64_t half) {
+  int64_t i = 0;
+  for (; i + kWidth <= half; i += kWidth) {
+    const Vec cosine = load(cosines + i), sine = load(sines + i), minus_sine = sub(zero(), sine);
+    float *first = x + 2 * i, *second = first + kWidth;
+    const Vec a = load(first), b = load(second);
+    store(first, add(mul(a, interleave_first(cosine, cosine)), mul(swap_neighbours(a), interleave_first(minus_sine, sine))));
+    store(second, add(mul(b, interleave_last(cosine, cosine)), mul(swap_neighbours(b), interleave_last(minus_sine, sine))));
+  }
+  for (; i < half; ++i) rotate_pair(x[2 * i], x[2 * i + 1], cosines[i], sines[i]);
+}
+
+/// out = x, or x + bias.
+void copy_head(float* out, const float* x, const float* bias, int64_t n) {
+  int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) store(out + i, bias == nullptr ? load(x + i) : add(load(x + i), load(bias + i)));
+  for (; i < n; ++i) out[i] = bias == nullptr ? x[i] : x[i] + bias[i];
+}
+
+void scale_head(float* x, float scale, const float* weight, int64_t n) {
+  int64_t i = 0;
+  for (; i + kWidth <= n; i += kWidth) store(x + i, mul(mul(load(x + i), broadcast(scale)), load(weight + i)));
+  for (; i < n; ++i) x[i] = x[i] * scale * weight[i];
+}
+
 template <typename Element>
 void widen(float* to, const void* from, int64_t n) {
   const Element* elements = static_cast<const Element*>(from);
@@ -69,16 +95,15 @@ void store_key(void* panel, int64_t slot, const float* k, int64_t head_dim) {
 
 void prepare_head(float* out, const HeadInput& head) {
   const int64_t n = head.head_dim, half = head.rope_dim / 2;
-  for (int64_t i = 0; i < n; ++i) out[i] = head.bias == nullptr ? head.x[i] : head.x[i] + head.bias[i];
+  copy_head(out, head.x, head.bias, n);
   if (head.norm != nullptr) {
     const float scale = 1.0f / __builtin_sqrtf(mean_square(out, n) + head.norm_eps);
-    for (int64_t i = 0; i < n; ++i) out[i] = out[i] * scale * head.norm[i];
+    scale_head(out, scale, head.norm, n);
   }
   if (head.angles == nullptr) return;
   const float* cosines = head.angles;
   const float* sines = head.angles + half;
-  if (!head.interleaved) return rotate_halves(out, cosines, sines, half);
-  for (int64_t i = 0; i < half; ++i) rotate_pair(out[2 * i], out[2 * i + 1], cosines[i], sines[i]);
+  (head.interleaved ? rotate_neighbours : rotate_halves)(out, cosines, sines, half);
 }
 
 void pack_panel(float* panel, const float* k, int64_t k_stride, int64_t n_keys, int64_t head_dim) {

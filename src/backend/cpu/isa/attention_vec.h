@@ -95,6 +95,15 @@ MINILLM_INLINE float sum_tree(const float* a) {
   c = _mm_add_ps(c, _mm_movehl_ps(c, c));
   return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
 }
+/// a[0], b[0], a[1], b[1], ...: the first half and the second.
+MINILLM_INLINE Vec interleave_first(Vec a, Vec b) {
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+}
+MINILLM_INLINE Vec interleave_last(Vec a, Vec b) {
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+/// a[1], a[0], a[3], a[2], ...
+MINILLM_INLINE Vec swap_neighbours(Vec a) { return __builtin_shufflevector(a, a, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14); }
 
 #elif defined(__AVX2__)
 
@@ -158,6 +167,11 @@ MINILLM_INLINE float sum_tree(const float* a) {
   c = _mm_add_ps(c, _mm_movehl_ps(c, c));
   return _mm_cvtss_f32(_mm_add_ss(c, _mm_shuffle_ps(c, c, 1)));
 }
+/// a[0], b[0], a[1], b[1], ...: the first half and the second.
+MINILLM_INLINE Vec interleave_first(Vec a, Vec b) { return __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11); }
+MINILLM_INLINE Vec interleave_last(Vec a, Vec b) { return __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15); }
+/// a[1], a[0], a[3], a[2], ...
+MINILLM_INLINE Vec swap_neighbours(Vec a) { return __builtin_shufflevector(a, a, 1, 0, 3, 2, 5, 4, 7, 6); }
 
 #else  // Any CPU: the vector types of GCC and clang, four wide.
 
@@ -242,6 +256,11 @@ MINILLM_INLINE float largest(Vec a) {
   for (int i = 1; i < kWidth; ++i) m = a[i] > m ? a[i] : m;
   return m;
 }
+/// a[0], b[0], a[1], b[1], ...: the first half and the second.
+MINILLM_INLINE Vec interleave_first(Vec a, Vec b) { return __builtin_shufflevector(a, b, 0, 4, 1, 5); }
+MINILLM_INLINE Vec interleave_last(Vec a, Vec b) { return __builtin_shufflevector(a, b, 2, 6, 3, 7); }
+/// a[1], a[0], a[3], a[2], ...
+MINILLM_INLINE Vec swap_neighbours(Vec a) { return __builtin_shufflevector(a, a, 1, 0, 3, 2); }
 
 #endif
 
