@@ -63,6 +63,8 @@ struct ThreadPool::Shared {
   std::exception_ptr exception;  ///< Written by the one thread that set `failed`.
   int64_t n_items = 0;
   FunctionRef<void(int64_t, int)> body;
+  std::function<void(const LoopTime&)> observer;
+  std::atomic<int64_t> busy_ns{0};  ///< Of the loop that is observed.
   std::array<Counter, kMaxGroups> groups;
   std::vector<std::thread> workers;
 
@@ -75,6 +77,13 @@ struct ThreadPool::Shared {
   }
 
   void work(int thread) noexcept {
+    if (!observer) return take_items(thread);
+    const auto start = std::chrono::steady_clock::now();
+    take_items(thread);
+    busy_ns.fetch_add(std::chrono::nanoseconds(std::chrono::steady_clock::now() - start).count(), std::memory_order_relaxed);
+  }
+
+  void take_items(int thread) noexcept {
     for (;;) {
       const int64_t item = next.fetch_add(1, std::memory_order_relaxed);
       if (item >= n_items) return;
@@ -145,9 +154,14 @@ void ThreadPool::for_each(int64_t n_items, FunctionRef<void(int64_t item, int th
   shared.body = body;
   shared.next.store(0, std::memory_order_relaxed);
   const bool alone = n_threads_ == 1 || n_items == 1;
+  const auto start = shared.observer ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
+  shared.busy_ns.store(0, std::memory_order_relaxed);
   if (!alone) shared.open();
   shared.work(0);
   if (!alone) shared.shut();
+  if (shared.observer)
+    shared.observer({.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
+                     .busy_seconds = 1e-9 * static_cast<double>(shared.busy_ns.load(std::memory_order_relaxed))});
   std::exception_ptr exception;
   if (shared.failed.load(std::memory_order_relaxed)) {
     shared.failed.store(false, std::memory_order_relaxed);
@@ -155,6 +169,11 @@ void ThreadPool::for_each(int64_t n_items, FunctionRef<void(int64_t item, int th
   }
   shared.running.store(false, std::memory_order_release);
   if (exception) std::rethrow_exception(exception);
+}
+
+void ThreadPool::observe(std::function<void(const LoopTime&)> observer) {
+  MINILLM_CHECK(!shared_->running.load(std::memory_order_acquire), "an observer set inside a loop");
+  shared_->observer = std::move(observer);
 }
 
 void ThreadPool::for_each_in_groups(int64_t n_groups, int64_t n_items, FunctionRef<void(int64_t group, int64_t item, int thread)> body) {

@@ -5,11 +5,18 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include "base/function_ref.h"
 
 namespace minillm {
+
+/// One parallel loop, as an observer sees it.
+struct LoopTime {
+  double seconds = 0;       ///< From its start to its end.
+  double busy_seconds = 0;  ///< Of all threads together, from a thread's first item to its last.
+};
 
 class ThreadPool {
  public:
@@ -20,6 +27,9 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int n_threads() const noexcept { return n_threads_; }
+
+  /// Calls `observer` after each loop, on the caller's thread; an empty one ends that. Costs two looks at the clock a thread and loop.
+  void observe(std::function<void(const LoopTime&)> observer);
 
   /// Calls body(item, thread) for every item in [0, n_items), each once, items taken from a shared counter in increasing order;
   /// returns when all are done. Never allocates. The first exception thrown by a body is rethrown here.

@@ -20,7 +20,7 @@ namespace minillm::cpu {
 /// The table for `isa`, which must be supported.
 const Kernels& kernels_of(Isa isa);
 
-class CpuBackend final : public Backend {
+class CpuBackend : public Backend {
  public:
   CpuBackend(const BackendOptions& options, Isa isa);
 
@@ -62,6 +62,9 @@ class CpuBackend final : public Backend {
 
   int64_t default_block_size(int64_t head_dim) const override;
   MachinePeaks measure_peaks() override;
+
+  /// For programs that watch its loops.
+  ThreadPool& pool() noexcept { return pool_; }
 
  private:
   /// Calls body(row) for every row, on the pool where the rows hold enough work.

@@ -34,7 +34,7 @@ void CpuBackend::attention_output(TensorView x, ConstTensorView attended, const 
     for (int64_t t = b.row; t < b.row + b.n_rows; ++t)
       kernels_.add(x.f32() + t * n + b.column, projected.f32() + t * n + b.column, b.n_columns);
   };
-  if (!post_norm) return products_.matmul(projected, attended, own(w), {.after = add_block});
+  if (!post_norm) return products_.matmul(projected, attended, own(w), {.after = add_block, .updated = x.f32()});
   MINILLM_CHECK(post_norm.n_elements() == n, "norm of ", post_norm.n_elements(), " for ", n);
   products_.matmul(projected, attended, own(w));
   for_rows(n_rows, n, [&](int64_t t) {

@@ -31,9 +31,11 @@ struct QuantisedRows {
   float* scaled_sums = nullptr;  ///< [S, U, R] the sum of the unit's values
   int64_t k = 0;
   int64_t strip_rows = kStripRows;  ///< R
+  bool has_sums = true;             ///< negative_sums are set: a format with a zero (UnitKind) needs them.
+  bool has_halves = true;           ///< negative_halves are.
 };
 /// A unit is fine where its largest value exceeds this times the root of the mean square of those of its row.
-inline constexpr double kFineAbove = 2.0;
+inline constexpr double kFineAbove = 1.25;
 
 /// Panels of one format, `panel_bytes` apart; the last may hold fewer than 16 wanted rows.
 struct PanelSpan {
@@ -50,8 +52,10 @@ struct Unpacked {
   uint8_t* codes = nullptr;
   float* scales = nullptr;
   float* offsets = nullptr;
+  float* sums = nullptr;  ///< kTileSums floats, for what does not fit into registers.
 };
 inline constexpr int kMaxTilePanels = 4;
+inline constexpr int kTileSums = kMaxTilePanels * kStripRows * kPanelRows;
 inline constexpr int64_t kChunk = 2048;  ///< Values of k unpacked at a time: 3 panels take 96 KiB of codes and 24 KiB of scales.
 
 /// One block of outputs: a register tile's rows by tokens [first_token, first_token + n_tokens), over k in [k0, k0 + n_k).
@@ -72,11 +76,10 @@ struct PackedTile {
   int64_t n_tokens = 0;
   float* out = nullptr;  ///< Row 0, first wanted column.
   int64_t out_stride = 0;
-  float* sums = nullptr;           ///< Room for kPackedSums floats, private to the thread.
+  float* sums = nullptr;           ///< Room for kTileSums floats, private to the thread.
   const uint8_t* ahead = nullptr;  ///< As in Tile.
   int64_t ahead_bytes = 0;
 };
-inline constexpr int kPackedSums = kMaxTilePanels * kStripRows * kPanelRows;
 
 /// How a format's units are multiplied.
 enum class UnitKind : uint8_t {

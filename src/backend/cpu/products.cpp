@@ -23,6 +23,8 @@ constexpr int64_t kPrepareInline = 4;  ///< Rows below which waking the others c
 constexpr int64_t kCodesBytes = kMaxTilePanels * kPanelRows * kChunk;
 constexpr int64_t kScalesBytes = kMaxTilePanels * kPanelRows * (kChunk / kUnit) * 2 * static_cast<int64_t>(sizeof(float));
 constexpr int64_t kOffsetsBytes = kScalesBytes / 2;
+constexpr int64_t kSumsBytes = kTileSums * static_cast<int64_t>(sizeof(float));
+constexpr int64_t kUnpackedBytes = kCodesBytes + kScalesBytes + kOffsetsBytes + kSumsBytes;
 
 /// Adjacent panels of one segment, and the column of the output where they begin.
 struct Part {
@@ -71,20 +73,34 @@ class Items {
   int64_t count_ = 0;
 };
 
+bool has_kind(const CpuWeight& w, UnitKind kind) {
+  return std::ranges::any_of(w.segments(), [kind](const Segment& s) { return is_quantised(s.dtype) && unit_kind(s.dtype) == kind; });
+}
+
+/// Starts to load a block of a matrix of rows of `width`.
+void fetch_block(const float* matrix, const OutputBlock& block, int64_t width) {
+  constexpr int64_t kLine = 16;
+  for (int64_t row = block.row; row < block.row + block.n_rows; ++row)
+    for (int64_t column = block.column; column < block.column + block.n_columns; column += kLine)
+      __builtin_prefetch(matrix + row * width + column, 1);
+}
+
 }  // namespace
 
 Products::Products(ThreadPool& pool, const Kernels& kernels, std::function<Buffer(size_t)> allocate)
     : pool_(pool), kernels_(kernels), allocate_(std::move(allocate)) {
-  unpacked_ = allocate_(static_cast<size_t>((kCodesBytes + kScalesBytes + kOffsetsBytes) * pool_.n_threads()));
+  unpacked_ = allocate_(static_cast<size_t>(kUnpackedBytes * pool_.n_threads()));
   std::memset(unpacked_.data(), 0, unpacked_.bytes());  // A tile may read panels that a weight does not have.
 }
 
 Unpacked Products::unpacked(int thread) const {
-  uint8_t* at = static_cast<uint8_t*>(unpacked_.data()) + thread * (kCodesBytes + kScalesBytes + kOffsetsBytes);
-  return {at, reinterpret_cast<float*>(at + kCodesBytes), reinterpret_cast<float*>(at + kCodesBytes + kScalesBytes)};
+  uint8_t* at = static_cast<uint8_t*>(unpacked_.data()) + thread * kUnpackedBytes;
+  const auto floats = [at](int64_t offset) { return reinterpret_cast<float*>(at + offset); };
+  return {at, floats(kCodesBytes), floats(kCodesBytes + kScalesBytes), floats(kCodesBytes + kScalesBytes + kOffsetsBytes)};
 }
 
-QuantisedRows Products::activations(int64_t n_rows, int64_t k) {
+QuantisedRows Products::activations(int64_t n_rows, const CpuWeight& w) {
+  const int64_t k = w.cols();
   reserve(n_rows, k);
   uint8_t* at = static_cast<uint8_t*>(activations_.data());
   const auto take = [&at](int64_t bytes) {
@@ -98,6 +114,8 @@ QuantisedRows Products::activations(int64_t n_rows, int64_t k) {
   QuantisedRows rows;
   rows.k = k;
   rows.strip_rows = strip_rows;
+  rows.has_sums = has_kind(w, UnitKind::kZero) || has_kind(w, UnitKind::kWide);
+  rows.has_halves = has_kind(w, UnitKind::kHalves);
   for (ActivationTerm* term : {&rows.high, &rows.low}) {
     term->codes = reinterpret_cast<int8_t*>(take(n_rows * k));
     term->negative_sums = reinterpret_cast<int32_t*>(take(n_rows * units * 4));
@@ -116,9 +134,10 @@ void Products::reserve(int64_t max_rows, int64_t max_k) {
   activations_ = allocate_(static_cast<size_t>(bytes));
 }
 
-QuantisedRows Products::prepare(ConstTensorView x, bool quantised, const Beside& beside) {
+QuantisedRows Products::prepare(ConstTensorView x, const CpuWeight& w, const Beside& beside) {
   const int64_t n_rows = x.dim(0), k = x.dim(1);
-  const QuantisedRows rows = quantised ? activations(n_rows, k) : QuantisedRows();
+  const bool quantised = std::ranges::any_of(w.segments(), [](const Segment& s) { return is_quantised(s.dtype); });
+  const QuantisedRows rows = quantised ? activations(n_rows, w) : QuantisedRows();
   if (!quantised && !beside.before) return rows;
   const auto one = [&](int64_t t, int) {
     if (beside.before) beside.before(t);
@@ -170,7 +189,8 @@ void Products::multiply_packed(float* out, const QuantisedRows& quantised, int64
       tile.n_tokens = n_rows;
       tile.out = out + part.column;
       tile.out_stride = w.rows();
-      tile.sums = unpacked(thread).scales;
+      tile.sums = unpacked(thread).sums;
+      if (beside.updated != nullptr) fetch_block(beside.updated, items.block(item, 0, n_rows), w.rows());
       if (next) {
         tile.ahead = next->span.data;
         tile.ahead_bytes = next->bytes();
@@ -225,8 +245,7 @@ void Products::matmul(TensorView out, ConstTensorView x, const CpuWeight& w, con
   MINILLM_CHECK(!beside.pairs || is_pair(w), w.segments().size(), " tensors, not a pair");
   if (w.role() == WeightRole::kLookup) throw Error(ErrorCode::kInvalidArgument, "matmul: the weight was packed for row lookups only");
   if (n_rows == 0) return;
-  const bool quantised = std::ranges::any_of(w.segments(), [](const Segment& s) { return is_quantised(s.dtype); });
-  const QuantisedRows rows = prepare(x, quantised, beside);
+  const QuantisedRows rows = prepare(x, w, beside);
   if (n_rows <= kFewRows)
     multiply_few(out.f32(), x.f32(), rows, n_rows, w, beside);
   else if (stays_packed(w, n_rows))

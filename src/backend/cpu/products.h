@@ -26,6 +26,8 @@ struct OutputBlock {
 struct Beside {
   FunctionRef<void(int64_t row)> before = {};              ///< Writes row `row` of x; called once a row, before it is read.
   FunctionRef<void(const OutputBlock& block)> after = {};  ///< This block of out is final.
+  /// A matrix [T, N] that `after` reads and writes where its block is: fetched from other cores while the product computes. Or null.
+  const float* updated = nullptr;
   /// The weight is two tensors of as many rows: a column of the second is computed with the same of the first, and `after` is called
   /// once for both, with columns of the first.
   bool pairs = false;
@@ -45,9 +47,9 @@ class Products {
   void matmul(TensorView out, ConstTensorView x, const CpuWeight& w, const Beside& beside = {});
 
  private:
-  QuantisedRows activations(int64_t n_rows, int64_t k);
-  /// Rows of float x [T, K], made by `beside.before`, and their integers where the weight is quantised.
-  QuantisedRows prepare(ConstTensorView x, bool quantised, const Beside& beside);
+  QuantisedRows activations(int64_t n_rows, const CpuWeight& w);
+  /// Rows of float x [T, K], made by `beside.before`, and their integers where part of the weight is quantised.
+  QuantisedRows prepare(ConstTensorView x, const CpuWeight& w, const Beside& beside);
   void multiply_few(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w, const Beside& beside);
   void multiply_rows(float* out, const float* x, const QuantisedRows& quantised, int64_t n_rows, const CpuWeight& w, const Beside& beside);
   /// Whether this many rows go through gemm_packed.

@@ -92,14 +92,19 @@ MINILLM_INLINE Floats load_offset(const Header& header, const uint8_t* unit) {
     return sub(splat(-0.0f), mul(header.m, load_u8(scales + 16)));
 }
 
-/// The low term's step beside the high one's. Products with it are exact: no scale is near the subnormal numbers.
-inline constexpr float kLowStep = 0x1p-7f;
-inline constexpr float kSteps[2] = {1.0f, kLowStep};  ///< Of a dot of coarse units, and of fine ones.
-
 /// The one way a unit (or half of one) enters an output: sum + (float)dot * (weight scale * activation scale), where `dot` is that of
 /// the integers 128 high + low and one of the scales has kLowStep in it; or, of a coarse unit, that of high alone: the same bits.
 MINILLM_INLINE Floats add_unit(Floats sum, Ints dot, Floats weight_scale, Floats activation_scale) {
   return fma(to_floats(dot), mul(weight_scale, activation_scale), sum);
+}
+
+/// The same for a unit with a scale for each half H: the halves' sum first, by the weight's scales; then that times the activations'.
+template <int H>
+MINILLM_INLINE Floats add_half(Floats halves, Ints dot, Floats weight_scale) {
+  if constexpr (H == 0)
+    return mul(to_floats(dot), weight_scale);
+  else
+    return fma(to_floats(dot), weight_scale, halves);
 }
 
 /// What a term's dot starts from: -zero * sum of the activations, so that the products with `code` become those with `code - zero`.

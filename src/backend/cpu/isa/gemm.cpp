@@ -61,10 +61,38 @@ MINILLM_INLINE void add_dots(Ints (&dots)[M][N], const uint8_t* weights, int64_t
 
 constexpr int kAheadBytes = 256;  ///< Fetched beside each unit of a tile: the time of a tile's unit is that of about as many bytes.
 
+/// The float sums of a tile: in registers, or, where the sums of halves need these, in the L1 cache: they are touched once a unit.
+template <UnitKind Kind, int M, int N>
+class Sums {
+ public:
+  static constexpr bool kInMemory = Kind == UnitKind::kHalves && kHalvesInMemory && N > 1;
+  MINILLM_MEMBER explicit Sums(float* memory) : memory_(memory) {}
+  /// The compiler forgets what it knows of the memory: it would keep part of it in registers.
+  MINILLM_MEMBER void begin_unit() {
+    if constexpr (kInMemory) memory_ = load_again(memory_);
+  }
+  MINILLM_MEMBER Floats get(int m, int n) const {
+    if constexpr (kInMemory)
+      return load(memory_ + kPanelRows * (m * N + n));
+    else
+      return kept_[m][n];
+  }
+  MINILLM_MEMBER void set(int m, int n, Floats sum) {
+    if constexpr (kInMemory)
+      store(memory_ + kPanelRows * (m * N + n), sum);
+    else
+      kept_[m][n] = sum;
+  }
+
+ private:
+  float* memory_;
+  Floats kept_[kInMemory ? 1 : M][kInMemory ? 1 : N];
+};
+
 /// A tile of M panels by N tokens over the whole chunk. The low term is added where any of the tokens has one: zeros change nothing.
 template <UnitKind Kind, int M, int N>
 [[gnu::noinline]] void run_tile(const Tile& tile, int64_t t, const QuantisedRows& x, int shift, [[maybe_unused]] const uint8_t* ahead) {
-  static_assert(kTileTokens <= 4 && 4 % kTileTokens == 0 && kStripRows % 4 == 0, "a tile's tokens are of one strip");
+  static_assert(kStripRows % kTileTokens == 0, "a tile's tokens are of one strip");
   constexpr int kHalves = Kind == UnitKind::kHalves ? 2 : 1, kQuads = 8 / kHalves;
   const int64_t n_units = tile.n_k / kUnit, row_units = x.k / kUnit, token = tile.first_token + t;
   const int64_t place = first_place(token, row_units, kStripRows) + tile.k0 / kUnit * kStripRows;
@@ -80,10 +108,10 @@ template <UnitKind Kind, int M, int N>
   const int64_t panel_codes = n_units * kUnitCodes, panel_scales = n_units * kHalves * kPanelRows, panel_offsets = n_units * kPanelRows;
   float* const out = tile.out + t * tile.out_stride;
 
-  Floats sum[M][N];
+  Sums<Kind, M, N> sums(tile.weights.sums);
   unroll<N>([&](auto n) __attribute__((always_inline)) {
     unroll<M>([&](auto m) __attribute__((always_inline)) {
-      sum[m][n] = tile.k0 == 0 ? zeros() : load_rows(out + n * tile.out_stride, m * kPanelRows, tile.n_rows);
+      sums.set(m, n, tile.k0 == 0 ? zeros() : load_rows(out + n * tile.out_stride, m * kPanelRows, tile.n_rows));
     });
   });
 
@@ -92,9 +120,11 @@ template <UnitKind Kind, int M, int N>
       unroll<kAheadBytes / 64>([&](auto i) __attribute__((always_inline)) { __builtin_prefetch(ahead + 64 * i, 0, 2); });  // Into L2.
       ahead += kAheadBytes;
     }
+    sums.begin_unit();
     const bool is_fine = any_fine<N>(fine);
+    [[maybe_unused]] Floats halves[M][N];
     unroll<kHalves>([&](auto h) __attribute__((always_inline)) {
-      constexpr int kFirst = kQuads * decltype(h)::value;
+      constexpr int kHalf = decltype(h)::value, kFirst = kQuads * kHalf;
       Ints dots[M][N];
       unroll<N>([&](auto n) __attribute__((always_inline)) {
         const Ints start = start_of_dot<Kind>(starts + kStripRows * h + n, shift);
@@ -114,17 +144,21 @@ template <UnitKind Kind, int M, int N>
       unroll<M>([&](auto m) __attribute__((always_inline)) { weight_scale[m] = mul(load(scales + m * panel_scales), splat(step)); });
       unroll<N>([&](auto n) __attribute__((always_inline)) {
         const Floats activation_scale = splat(activation_scales[n]);
-        unroll<M>([&](auto m)
-                      __attribute__((always_inline)) { sum[m][n] = add_unit(sum[m][n], dots[m][n], weight_scale[m], activation_scale); });
+        unroll<M>([&](auto m) __attribute__((always_inline)) {
+          if constexpr (kHalves == 2) {
+            halves[m][n] = add_half<kHalf>(halves[m][n], dots[m][n], weight_scale[m]);
+            if constexpr (kHalf == 1) sums.set(m, n, fma(halves[m][n], activation_scale, sums.get(m, n)));
+          } else {
+            sums.set(m, n, add_unit(sums.get(m, n), dots[m][n], weight_scale[m], activation_scale));
+          }
+        });
       });
       scales += kPanelRows;
     });
     if constexpr (Kind == UnitKind::kOffset) {
-      Floats offset[M];
-      unroll<M>([&](auto m) __attribute__((always_inline)) { offset[m] = load(offsets + m * panel_offsets); });
-      unroll<N>([&](auto n) __attribute__((always_inline)) {
-        const Floats scaled_sum = splat(scaled_sums[n]);
-        unroll<M>([&](auto m) __attribute__((always_inline)) { sum[m][n] = fma(offset[m], scaled_sum, sum[m][n]); });
+      unroll<M>([&](auto m) __attribute__((always_inline)) {
+        const Floats offset = load(offsets + m * panel_offsets);
+        unroll<N>([&](auto n) __attribute__((always_inline)) { sums.set(m, n, fma(offset, splat(scaled_sums[n]), sums.get(m, n))); });
       });
       offsets += kPanelRows;
       scaled_sums += kStripRows;
@@ -140,7 +174,7 @@ template <UnitKind Kind, int M, int N>
 
   unroll<N>([&](auto n) __attribute__((always_inline)) {
     unroll<M>([&](auto m)
-                  __attribute__((always_inline)) { store_rows(out + n * tile.out_stride, m * kPanelRows, tile.n_rows, sum[m][n]); });
+                  __attribute__((always_inline)) { store_rows(out + n * tile.out_stride, m * kPanelRows, tile.n_rows, sums.get(m, n)); });
   });
 }
 
@@ -153,7 +187,6 @@ void gemm(const Tile& tile, const QuantisedRows& x, int shift) {
       run_tile<Kind, kTilePanels, N>(tile, t, x, shift, fetched < tile.ahead_bytes ? tile.ahead + fetched : tile.weights.codes);
   };
   strips.template operator()<kTileTokens>();
-  if constexpr (kTileTokens > 4) strips.template operator()<4>();
   if constexpr (kTileTokens > 2) strips.template operator()<2>();
   if constexpr (kTileTokens > 1) strips.template operator()<1>();
 }

@@ -34,14 +34,16 @@ template <Dtype D, int P>
     data += kLayout.block_bytes();
     for (int i = 0; i < kLayout.units; ++i, ++u, unit += kLayout.unit_bytes, codes += step * kUnit, low_codes += step * kUnit) {
       const Floats activation_scale = splat(scales[step * u] * kLowStep);
+      [[maybe_unused]] Floats halves[P];
       unroll<kHalves>([&](auto h) __attribute__((always_inline)) {
+        constexpr int kHalf = decltype(h)::value;
         Ints high[P], low[P];
         unroll<P>([&](auto p) __attribute__((always_inline)) {
           high[p] = start_of_dot<kKind>(starts + step * (kHalves * u + h), zero_shift(D));
           low[p] = start_of_dot<kKind>(low_starts + step * (kHalves * u + h), zero_shift(D));
         });
         unroll<4 / kHalves>([&](auto j) __attribute__((always_inline)) {
-          constexpr int kPair = decltype(j)::value + decltype(h)::value * 2;
+          constexpr int kPair = decltype(j)::value + kHalf * 2;
           const FourCodes even = four_codes(codes + 8 * kPair), odd = four_codes(codes + 8 * kPair + 4);
           unroll<P>([&](auto p) __attribute__((always_inline)) {
             __builtin_prefetch(unit + p * panel_bytes + 64 * kPair + kPrefetchBytes);
@@ -52,8 +54,14 @@ template <Dtype D, int P>
           });
         });
         unroll<P>([&](auto p) __attribute__((always_inline)) {
-          const Floats weight_scale = load_scale<D, decltype(h)::value>(header[p], unit + p * panel_bytes);
-          sum[p] = add_unit(sum[p], add(shift_left(high[p], 7), low[p]), weight_scale, activation_scale);
+          const Floats weight_scale = load_scale<D, kHalf>(header[p], unit + p * panel_bytes);
+          const Ints dot = add(shift_left(high[p], 7), low[p]);
+          if constexpr (kHalves == 2) {
+            halves[p] = add_half<kHalf>(halves[p], dot, weight_scale);
+            if constexpr (kHalf == 1) sum[p] = fma(halves[p], activation_scale, sum[p]);
+          } else {
+            sum[p] = add_unit(sum[p], dot, weight_scale, activation_scale);
+          }
         });
       });
       if constexpr (kKind == UnitKind::kOffset) {

@@ -6,7 +6,7 @@
 namespace minillm::cpu::MINILLM_ISA {
 namespace {
 
-constexpr int kChains = kTilePanels * kTileTokens > 1 ? kTilePanels* kTileTokens : 2;
+constexpr int kChains = kProbeChains;
 
 /// Eight streams with prefetch: what it takes to fill the memory system from one thread.
 float probe_read(const void* data, int64_t bytes) {

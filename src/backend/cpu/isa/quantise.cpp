@@ -14,30 +14,56 @@ namespace {
 constexpr int32_t kInfinityBits = 0x7F800000;
 constexpr float kSmallest = 1e-26f;  ///< Units below it become zeros: 127 / amax must be finite, scales far from subnormal.
 
-/// Codes of 32 steps, and their sums. `at` is the unit's place in a [S, U, R], `first_half` in a [S, U, 2, R].
-void store_term(const ActivationTerm& to, int64_t at, int64_t first_half, int64_t half_step, Ints c0, Ints c1) {
-  const ShortCodes codes = narrow(c0, c1);
-  store_codes(to.codes + at * kUnit, codes);
-  int32_t sum0, sum1;
-  sum_halves(codes, &sum0, &sum1);
-  to.negative_sums[at] = -(sum0 + sum1);
-  to.negative_halves[first_half] = -sum0;
-  to.negative_halves[first_half + half_step] = -sum1;
+/// Where a unit goes: its place in a [S, U, R], and that of its first half in a [S, U, 2, R].
+struct Place {
+  int64_t unit, half;
+};
+
+void store_sums(const QuantisedRows& to, const ActivationTerm& term, Place at, int32_t sum0, int32_t sum1) {
+  if (to.has_sums) term.negative_sums[at.unit] = -(sum0 + sum1);
+  if (to.has_halves) {
+    term.negative_halves[at.half] = -sum0;
+    term.negative_halves[at.half + to.strip_rows] = -sum1;
+  }
 }
 
-void quantise_unit(const float* x, const QuantisedRows& to, int64_t at, int64_t first_half, float amax, double limit) {
+/// Codes of 32 steps, and their sums; returns the sum of all.
+int32_t store_term(const QuantisedRows& to, const ActivationTerm& term, Place at, Ints c0, Ints c1) {
+  const ShortCodes codes = narrow(c0, c1);
+  store_codes(term.codes + at.unit * kUnit, codes);
+  int32_t sum0, sum1;
+  sum_halves(codes, &sum0, &sum1);
+  store_sums(to, term, at, sum0, sum1);
+  return sum0 + sum1;
+}
+
+/// Zeros, written only where something else is: most are there since an earlier step, and a line that is not written need not be
+/// taken from the other cores that have read it.
+void store_no_low_term(const QuantisedRows& to, Place at) {
+  int8_t* const codes = to.low.codes + at.unit * kUnit;
+  uint64_t parts[kUnit / 8];
+  __builtin_memcpy(parts, codes, kUnit);
+  if ((parts[0] | parts[1] | parts[2] | parts[3]) != 0) __builtin_memset(codes, 0, kUnit);
+  store_sums(to, to.low, at, 0, 0);
+}
+
+void quantise_unit(const float* x, const QuantisedRows& to, Place at, float amax, double limit) {
   const bool finite = __builtin_bit_cast(int32_t, amax) < kInfinityBits, usable = finite && amax >= kSmallest;
-  const bool fine = static_cast<double>(amax) > limit;
+  const bool fine = usable && static_cast<double>(amax) > limit;
   const Floats inverse = splat(usable ? 127.0f / amax : 0.0f);
   const Floats v0 = usable ? mul(load(x), inverse) : zeros(), v1 = usable ? mul(load(x + 16), inverse) : zeros();
   const Ints h0 = to_ints(v0), h1 = to_ints(v1);
-  store_term(to.high, at, first_half, to.strip_rows, h0, h1);
-  const Floats steps = splat(fine ? 128.0f : 0.0f);
-  store_term(to.low, at, first_half, to.strip_rows, to_ints(mul(sub(v0, to_floats(h0)), steps)),
-             to_ints(mul(sub(v1, to_floats(h1)), steps)));
-  to.fine[at] = fine;
-  to.scales[at] = finite ? (usable ? amax * (1.0f / 127.0f) : 0.0f) : __builtin_nanf("");
-  to.scaled_sums[at] = -to.scales[at] * 0x1p-7f * static_cast<float>(128 * to.high.negative_sums[at] + to.low.negative_sums[at]);
+  int32_t sum = 128 * store_term(to, to.high, at, h0, h1);
+  if (fine) {
+    const Floats steps = splat(128.0f);
+    sum += store_term(to, to.low, at, to_ints(mul(sub(v0, to_floats(h0)), steps)), to_ints(mul(sub(v1, to_floats(h1)), steps)));
+  } else {
+    store_no_low_term(to, at);
+  }
+  const float scale = finite ? (usable ? amax * (1.0f / 127.0f) : 0.0f) : __builtin_nanf("");
+  to.fine[at.unit] = fine;
+  to.scales[at.unit] = scale;
+  to.scaled_sums[at.unit] = scale * kLowStep * static_cast<float>(sum);
 }
 
 void quantise_row(const float* x, const QuantisedRows& to, int64_t t) {
@@ -55,7 +81,7 @@ void quantise_row(const float* x, const QuantisedRows& to, int64_t t) {
   const double limit = kFineAbove * __builtin_sqrt(energy / static_cast<double>(n_units));
   for (int64_t u = 0; u < n_units; ++u) {
     const int64_t step = to.strip_rows * u;
-    quantise_unit(x + u * kUnit, to, at + step, first_half + 2 * step, largest[step], limit);
+    quantise_unit(x + u * kUnit, to, {at + step, first_half + 2 * step}, largest[step], limit);
   }
 }
 

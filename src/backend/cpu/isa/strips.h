@@ -11,6 +11,9 @@ MINILLM_INLINE int64_t first_place(int64_t t, int64_t n_units, int64_t strip_row
   return t / strip_rows * n_units * strip_rows + t % strip_rows;
 }
 
+/// The low term's step beside the high one's. Products with it are exact: no scale is near the subnormal numbers.
+inline constexpr float kLowStep = 0x1p-7f;
+
 /// Whether any of N rows side by side is fine.
 template <int N>
 MINILLM_INLINE bool any_fine(const uint8_t* fine) {

@@ -12,6 +12,12 @@
 #define MINILLM_INLINE [[gnu::always_inline]] static inline
 #endif
 
+#ifdef MINILLM_ISA_scalar
+#define MINILLM_MEMBER
+#else
+#define MINILLM_MEMBER [[gnu::always_inline]] inline
+#endif
+
 namespace minillm::cpu::MINILLM_ISA {
 
 /// A compile-time index that decays to int: Index<3>{} selects element 3 of an array of registers.
