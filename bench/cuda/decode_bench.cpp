@@ -1,5 +1,5 @@
 // decode_bench.cpp - tokens a second of greedy decoding through the engine, as a user gets them: sampling, stopping and the host
-// included. Usage: decode_bench MODEL BATCH PROMPT NEW [f16|bf16|f32]...; MODEL is a file or the name of a shape for random weights.
+// included. Usage: decode_bench MODEL DTYPE BATCH:PROMPT:NEW[:CHUNK]...; MODEL is a file or the name of a shape for random weights.
 // One JSON line a run: the median step, so that recording the step and other firsts do not count.
 #include <algorithm>
 #include <chrono>
@@ -18,8 +18,8 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-void run(MiniLLM& model, const std::string& name, int64_t batch, int64_t n_prompt, int64_t n_new) {
-  Engine engine(model, nullptr, {.max_batch = batch});
+void run(MiniLLM& model, const std::string& name, int64_t batch, int64_t n_prompt, int64_t n_new, int64_t chunk) {
+  Engine engine(model, nullptr, {.max_batch = batch, .prefill_chunk = chunk});
   uint64_t state = 1;
   for (int64_t b = 0; b < batch; ++b) {
     std::vector<TokenId> prompt(static_cast<size_t>(n_prompt));
@@ -40,9 +40,11 @@ void run(MiniLLM& model, const std::string& name, int64_t batch, int64_t n_promp
   }
   std::sort(steps.begin(), steps.end());
   const double step = steps.empty() ? 0 : steps[steps.size() / 2];
-  std::printf("{\"test\":\"decode\",\"model\":\"%s\",\"batch\":%lld,\"prompt\":%lld,\"step_us\":%.1f,\"tok_s\":%.1f,\"prefill_s\":%.4f}\n",
-              name.c_str(), static_cast<long long>(batch), static_cast<long long>(n_prompt), step * 1e6,
-              step > 0 ? static_cast<double>(batch) / step : 0, prefill);
+  std::printf(
+      "{\"test\":\"decode\",\"model\":\"%s\",\"batch\":%lld,\"prompt\":%lld,\"step_us\":%.1f,\"tok_s\":%.1f,\"prefill_s\":%.4f,\"chunk\":%"
+      "lld}\n",
+      name.c_str(), static_cast<long long>(batch), static_cast<long long>(n_prompt), step * 1e6,
+      step > 0 ? static_cast<double>(batch) / step : 0, prefill, static_cast<long long>(chunk));
   std::fflush(stdout);
 }
 
@@ -60,10 +62,10 @@ int main(int argc, char** argv) try {
               static_cast<long long>(model.weight_bytes()));
   std::fflush(stdout);
   for (int i = 3; i < argc; ++i) {
-    long long batch = 0, prompt = 0, n_new = 0;
-    if (std::sscanf(argv[i], "%lld:%lld:%lld", &batch, &prompt, &n_new) != 3)
-      return std::fprintf(stderr, "%s: BATCH:PROMPT:NEW\n", argv[i]), 2;
-    run(model, name + "-" + dtype, batch, prompt, n_new);
+    long long batch = 0, prompt = 0, n_new = 0, chunk = EngineOptions().prefill_chunk;
+    if (std::sscanf(argv[i], "%lld:%lld:%lld:%lld", &batch, &prompt, &n_new, &chunk) < 3)
+      return std::fprintf(stderr, "%s: BATCH:PROMPT:NEW[:CHUNK]\n", argv[i]), 2;
+    run(model, name + "-" + dtype, batch, prompt, n_new, chunk);
   }
   return 0;
 } catch (const std::exception& error) {

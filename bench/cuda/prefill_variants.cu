@@ -112,7 +112,7 @@ struct Tensors {
 
 template <typename Traits>
 void launch(const Problem& s, const Tensors& t, cudaStream_t stream, bool want_lse) {
-  PrefillParams p;
+  PrefillParams p{};
   p.q = make_map(t.q, s.d, s.heads, s.n_queries, s.batch, Traits::kRows);
   p.k = make_map(t.k, s.d, s.kv_heads, s.n_keys, s.batch, Traits::kKeys);
   p.v = make_map(t.v, s.d, s.kv_heads, s.n_keys, s.batch, Traits::kKeys);

@@ -45,6 +45,8 @@ uint64_t new_serial() noexcept {
 
 void Backend::repeat(const StepKey&, const std::function<void()>& work) { work(); }
 
+AttentionTypes Backend::attention_types(const AttentionParams&, const KvStorage&, const PackedWeight&) const { return {}; }
+
 void Backend::choose_highest(ConstTensorView) { throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device"); }
 void Backend::chosen(std::span<TokenId>) { throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device"); }
 

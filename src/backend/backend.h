@@ -80,6 +80,11 @@ struct AttentionParams {
   bool flash = true;                         ///< false: the whole score matrix is stored (the check and the baseline).
 };
 
+/// Types of the queries and of attention's output on their way through a layer.
+struct AttentionTypes {
+  Dtype q = Dtype::kF32, attended = Dtype::kF32;
+};
+
 /// Weights of norm + q/k/v + rope + append. Views are [E], [(H+2G)D], [D] in device memory, or empty where the model has none.
 struct AttentionInput {
   ConstTensorView norm;
@@ -203,6 +208,10 @@ class Backend {
   /// logits[i] = softcap(norm(x[rows[i]]) w^T). logits [n, V], device memory.
   virtual void head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps,
                     const PackedWeight& w, float softcap_value);
+
+  /// What q and attended may be in this step: float32, or what the device's attention reads and the product with `output` wants.
+  /// Views of these types then go through attention_input, attention and attention_output.
+  virtual AttentionTypes attention_types(const AttentionParams& params, const KvStorage& kv, const PackedWeight& output) const;
 
   // --- What a device knows of itself --------------------------------------------------------------------------------
   /// What flash_block_size 0 means here for this head width; decided once, at load.

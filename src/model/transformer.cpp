@@ -67,14 +67,18 @@ AttentionParams Transformer::attention_params(int64_t i, const AttentionMode& mo
 
 void Transformer::layer(int64_t i, int64_t n_rows, PagedCache& cache, const AttentionMode& mode) {
   const LayerWeights& w = weights_.layers[static_cast<size_t>(i)];
-  const TensorView x = workspace_.hidden(n_rows);           // [T, E]: the residual stream
-  const TensorView q = workspace_.queries(n_rows);          // [T, H, D]
-  const TensorView attended = workspace_.attended(n_rows);  // [T, H, D]
-  const TensorView heads_joined(attended.data, Dtype::kF32, {n_rows, config_.q_size()});
+  const AttentionParams params = attention_params(i, mode);
+  const AttentionTypes types = backend_.attention_types(params, cache.storage(), *w.output);
+  const TensorView x = workspace_.hidden(n_rows);  // [T, E]: the residual stream
+  TensorView q = workspace_.queries(n_rows);       // [T, H, D], as are the sums over values:
+  TensorView attended = workspace_.attended(n_rows);
+  q.dtype = types.q;
+  attended.dtype = types.attended;
+  const TensorView heads_joined(attended.data, types.attended, {n_rows, config_.q_size()});
   const TensorView angles = turns_locally(i) ? workspace_.local_angles(n_rows) : workspace_.angles(n_rows);
 
-  backend_.attention_input(q, x, w.attention, angles, cache.storage(), i);         // q, k, v = rope(norm(x) wqkv); k, v go to the cache
-  backend_.attention(attended, q, cache.storage(), i, attention_params(i, mode));  // softmax(scale q k^T) v
+  backend_.attention_input(q, x, w.attention, angles, cache.storage(), i);  // q, k, v = rope(norm(x) wqkv); k, v go to the cache
+  backend_.attention(attended, q, cache.storage(), i, params);              // softmax(scale q k^T) v
   backend_.attention_output(x, heads_joined, *w.output, w.post_attention_norm, config_.norm_eps);  // x += attended wo
   backend_.feed_forward(x, w.feed_forward);  // x += (act(h gate) * (h up)) down, h = norm(x)
 }

@@ -2,9 +2,11 @@
 #include "backend/cuda/cuda_backend.h"
 
 #include <algorithm>
+#include <array>
 #include <ranges>
 
 #include "backend/cuda/check.h"
+#include "backend/cuda/sm90/attention_step.h"
 #include "base/bytes.h"
 #include "base/check.h"
 #include "minillm/metrics.h"
@@ -19,6 +21,25 @@ namespace minillm::cuda {
 namespace {
 
 constexpr int64_t kTileRowsOfStep = 64;  ///< Rows of one sequence that one block attends for.
+
+using WideTile = std::array<int32_t, sm90::kStepTileInts>;
+
+/// The step's rows in tiles for the Hopper kernel (sm90::StepTile), those with the most keys first.
+std::vector<WideTile> wide_tiles(const Batch& batch, int64_t page_tokens) {
+  std::vector<WideTile> tiles;
+  int64_t first_row = 0, table = 0;
+  for (const SequenceSlice& sequence : batch.sequences) {
+    const int64_t n_keys = sequence.n_cached + sequence.n_rows;
+    for (int64_t i = 0; i < sequence.n_rows; i += sm90::kStepTileRows)
+      tiles.push_back({static_cast<int32_t>(first_row + i),
+                       static_cast<int32_t>(std::min<int64_t>(sm90::kStepTileRows, sequence.n_rows - i)), static_cast<int32_t>(n_keys),
+                       static_cast<int32_t>(sequence.n_cached + i + 1), static_cast<int32_t>(table)});
+    if (sequence.n_rows > 0) table += ceil_div(n_keys, page_tokens);
+    first_row += sequence.n_rows;
+  }
+  std::ranges::stable_sort(tiles, [](const WideTile& a, const WideTile& b) { return a[3] + a[1] > b[3] + b[1]; });
+  return tiles;
+}
 
 }  // namespace
 
@@ -35,6 +56,10 @@ CudaBackend::CudaBackend(int index) : index_(index) {
                 "; sm_80 or newer is needed");
   description_ = "cuda:" + std::to_string(index) + " (" + properties.name + ")";
   MINILLM_CUDA(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking));
+  n_multiprocessors_ = properties.multiProcessorCount;
+  has_wgmma_ = properties.major == 9;
+  tickets_ = allocate(2 * sizeof(int));
+  MINILLM_CUDA(cudaMemsetAsync(tickets_.data(), 0, tickets_.bytes(), stream_));
   argmax_scratch_ = allocate(argmax_scratch_bytes());
   MINILLM_CUDA(cudaMemsetAsync(argmax_scratch_.data(), 0, argmax_scratch_.bytes(), stream_));
 }
@@ -109,7 +134,7 @@ void CudaBackend::reserve_workspace(const WorkspaceShape& shape) {
   keep(narrow_, static_cast<size_t>(shape.max_rows * widest) * sizeof(uint16_t));
   keep(split_inputs_, split_input_bytes(std::min(shape.max_rows, kFewTokens), widest));
   keep(split_gated_, split_input_bytes(std::min(shape.max_rows, kFewTokens / 2), shape.ffn));
-  keep(step_buffer_, static_cast<size_t>(7 * shape.max_rows + shape.max_sequences * ceil_div(shape.max_context, 16)) * sizeof(int32_t));
+  keep(step_buffer_, static_cast<size_t>(12 * shape.max_rows + shape.max_sequences * ceil_div(shape.max_context, 16)) * sizeof(int32_t));
   keep(rows_buffer_, static_cast<size_t>(std::max<int64_t>(shape.max_logit_rows, 1)) * sizeof(int32_t));
 }
 
@@ -132,12 +157,13 @@ void CudaBackend::begin_step(const Batch& batch) {
   step_.n_rows = static_cast<int64_t>(n);
 }
 
-/// One upload: tokens, positions, slots, key counts, table starts, each [T], the tiles of rows, then the block tables.
+/// One upload: tokens, positions, slots, key counts, table starts, each [T], the tiles of rows, those for Hopper, then the block tables.
 void CudaBackend::lay_out_step(int64_t page_tokens) {
   const size_t n = batch_.tokens.size();
   size_t n_tiles = 0;
   for (const SequenceSlice& sequence : batch_.sequences) n_tiles += static_cast<size_t>(ceil_div(sequence.n_rows, kTileRowsOfStep));
-  const size_t first_tile = 5 * n, first_table = first_tile + 2 * n_tiles;
+  const std::vector<WideTile> wide = n > static_cast<size_t>(kFewTokens) ? wide_tiles(batch_, page_tokens) : std::vector<WideTile>();
+  const size_t first_tile = 5 * n, first_wide = first_tile + 2 * n_tiles, first_table = first_wide + wide.size() * sm90::kStepTileInts;
   step_host_.resize(first_table);
   std::ranges::copy(batch_.tokens, step_host_.begin());
   std::ranges::copy(batch_.positions, step_host_.begin() + static_cast<ptrdiff_t>(n));
@@ -156,6 +182,8 @@ void CudaBackend::lay_out_step(int64_t page_tokens) {
     }
     if (sequence.n_rows > 0) step_host_.insert(step_host_.end(), sequence.pages, sequence.pages + ceil_div(n_keys, page_tokens));
   }
+  for (size_t i = 0; i < wide.size(); ++i)
+    std::ranges::copy(wide[i], step_host_.begin() + static_cast<ptrdiff_t>(first_wide + i * sm90::kStepTileInts));
   auto* data = static_cast<int32_t*>(keep(step_buffer_, std::max<size_t>(step_host_.size(), 1) * sizeof(int32_t)));
   if (n > 0) MINILLM_CUDA(cudaMemcpyAsync(data, step_host_.data(), step_host_.size() * sizeof(int32_t), cudaMemcpyHostToDevice, stream_));
   step_.tokens = data;
@@ -164,6 +192,10 @@ void CudaBackend::lay_out_step(int64_t page_tokens) {
   step_.key_counts = data + 3 * n;
   step_.table_starts = data + 4 * n;
   step_.tiles = data + first_tile;
+  step_.wide_tiles = data + first_wide;
+  step_.n_wide_tiles = static_cast<int64_t>(wide.size());
+  step_.max_keys = 0;
+  for (const SequenceSlice& sequence : batch_.sequences) step_.max_keys = std::max(step_.max_keys, sequence.n_cached + sequence.n_rows);
   step_.tables = data + first_table;
   step_.n_rows = static_cast<int64_t>(n);
   step_.n_tiles = static_cast<int64_t>(n_tiles);
@@ -202,7 +234,7 @@ MachinePeaks CudaBackend::measure_peaks() {
                     seconds([&] { MINILLM_CUDA(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, stream_)); });
   peaks.float_gflop_s =
       2e-9 * static_cast<double>(kSide * kSide * kSide) / seconds([&] {
-        dense_->run(static_cast<float*>(to.data()), kSide, from.data(), from.data(), Dtype::kBF16, kSide, kSide, kSide, stream_);
+        dense_->run(to.data(), from.data(), from.data(), {Dtype::kBF16, Dtype::kF32, kSide, kSide, kSide, kSide}, stream_);
       });
   (void)cudaEventDestroy(begin);
   (void)cudaEventDestroy(end);

@@ -56,6 +56,8 @@ class CudaBackend : public Backend {
   void head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps, const PackedWeight& w,
             float softcap_value) override;
 
+  AttentionTypes attention_types(const AttentionParams& params, const KvStorage& kv, const PackedWeight& output) const override;
+
   bool prefers_whole_steps() const override { return true; }
   void repeat(const StepKey& key, const std::function<void()>& work) override;
   void choose_highest(ConstTensorView logits) override;
@@ -80,6 +82,24 @@ class CudaBackend : public Backend {
                   bool gelu = false);
   void plain_tokens(TensorView out, ConstTensorView x, const DeviceTensor& tensor);
   void many_tokens(TensorView out, ConstTensorView x, const CudaWeight& weight);
+  // cuda_many_tokens.cpp: steps of more than kFewTokens rows.
+  struct DenseOutput {
+    void* data;
+    Dtype dtype;
+    int64_t stride;  ///< In elements.
+    bool add;
+  };
+  /// The 16-bit type that all tensors of `w` are multiplied in, if there is one and inputs need no padding.
+  static std::optional<Dtype> narrow_type(const PackedWeight& w);
+  void dense_product(const DenseOutput& out, const void* inputs, const DeviceTensor& tensor, int64_t n_tokens);
+  void dense_products(const DenseOutput& out, const void* inputs, const PackedWeight& w, int64_t n_tokens);
+  const void* normed(ConstTensorView x, ConstTensorView weight, float eps, Dtype as);
+  void add_product(TensorView x, const void* inputs, const PackedWeight& w, ConstTensorView post_norm, float eps);
+  void many_attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv, int64_t layer);
+  void many_attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps);
+  void many_feed_forward(TensorView x, const FeedForward& w);
+  void narrow_attention(TensorView out, ConstTensorView q, const CudaKvStorage& kv, int64_t layer, const AttentionParams& params,
+                        TensorView lse);
   /// Whether products with `w` take norms and epilogues along.
   static bool fuses(const PackedWeight& w, int64_t n_rows);
   cudaGraphExec_t capture(const std::function<void()>& work);
@@ -96,11 +116,13 @@ class CudaBackend : public Backend {
   static constexpr size_t kMostRecords = 128;
 
   int index_;
+  int n_multiprocessors_ = 0;
+  bool has_wgmma_ = false;  ///< sm_90: the kernels under sm90/ run.
   std::string description_;
   cudaStream_t stream_ = nullptr;
   std::shared_ptr<MemoryUse> memory_ = std::make_shared<MemoryUse>();  ///< Shared with the buffers, which may outlive the backend.
   int64_t n_allocations_ = 0;
-  Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, split_gated_, decode_, argmax_scratch_, chosen_;
+  Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, split_gated_, decode_, argmax_scratch_, tickets_, chosen_;
   std::vector<Constants> constants_;
   std::vector<Record> records_;
   int64_t n_chosen_ = 0;

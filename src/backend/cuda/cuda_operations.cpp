@@ -4,12 +4,11 @@
 #include "backend/cuda/check.h"
 #include "backend/cuda/cuda_backend.h"
 #include "backend/cuda/fragment.h"
+#include "backend/cuda/many_tokens.h"
 #include "base/bytes.h"
 
 namespace minillm::cuda {
 namespace {
-
-constexpr size_t kDequantisedBytes = size_t{64} << 20;  ///< Of a weight at a time, for the dense product.
 
 const CudaWeight& own(const PackedWeight& w) {
   const auto* weight = dynamic_cast<const CudaWeight*>(&w);
@@ -85,43 +84,13 @@ void CudaBackend::plain_tokens(TensorView out, ConstTensorView x, const DeviceTe
     plain_product(out.f32() + t * out.dim(1), out.dim(1), inputs + t * tensor.stride, tensor, std::min<int64_t>(8, x.dim(0) - t), stream_);
 }
 
-void CudaBackend::many_tokens(TensorView out, ConstTensorView x, const CudaWeight& weight) {
-  const int64_t n_tokens = out.dim(0), k = weight.cols(), n = weight.rows(), stride = round_up(k, 8);
-  if (!dense_) dense_ = std::make_unique<DenseProduct>(allocate(DenseProduct::kWorkspaceBytes));
-  using Codes = DeviceTensor::Codes;
-  const void* inputs = nullptr;
-  std::optional<Dtype> inputs_as;
-  for (const DeviceTensor& tensor : weight.tensors) {
-    const Dtype as = tensor.codes == Codes::kF32 ? Dtype::kF32 : tensor.codes == Codes::kF16 ? Dtype::kF16 : Dtype::kBF16;
-    if (inputs_as != as) {
-      inputs = x.data;
-      if (as != Dtype::kF32 || stride != k) {
-        void* narrow = keep(narrow_, static_cast<size_t>(n_tokens * stride) * block_bytes(as));
-        convert(narrow, as, x.f32(), n_tokens, k, stride, stream_);
-        inputs = narrow;
-      }
-      inputs_as = as;
-    }
-    if (tensor.codes != Codes::kNibbles && tensor.codes != Codes::kBytes) {
-      dense_->run(out.f32() + tensor.first_row, n, inputs, tensor.data, as, n_tokens, tensor.rows, stride, stream_);
-      continue;
-    }
-    const int64_t chunk = std::max<int64_t>(static_cast<int64_t>(kDequantisedBytes) / (2 * stride) / kTileRows, 1) * kTileRows;
-    void* plain = keep(weights_, static_cast<size_t>(chunk * stride) * sizeof(uint16_t));
-    for (int64_t row = 0; row < tensor.rows; row += chunk) {
-      const int64_t rows = std::min(chunk, tensor.rows - row);
-      dequantise(plain, as, tensor, row, rows, stream_);
-      dense_->run(out.f32() + tensor.first_row + row, n, inputs, plain, as, n_tokens, rows, stride, stream_);
-    }
-  }
-}
-
 bool CudaBackend::fuses(const PackedWeight& w, int64_t n_rows) {
   return n_rows <= kFewTokens && std::ranges::all_of(own(w).tensors, takes_few_tokens);
 }
 
 void CudaBackend::attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
                                   int64_t layer) {
+  if (x.dim(0) > kFewTokens) return many_attention_input(q, x, w, angles, kv, layer);
   if (!fuses(*w.qkv, x.dim(0))) return Backend::attention_input(q, x, w, angles, kv, layer);
   const TensorView qkv = scratch(1, x.dim(0), w.qkv->rows());
   few_tokens(qkv, x, own(*w.qkv), w.norm, w.norm_eps, Epilogue::kStore);
@@ -129,6 +98,7 @@ void CudaBackend::attention_input(TensorView q, ConstTensorView x, const Attenti
 }
 
 void CudaBackend::attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps) {
+  if (x.dim(0) > kFewTokens) return many_attention_output(x, attended, w, post_norm, eps);
   if (post_norm || !fuses(w, x.dim(0))) return Backend::attention_output(x, attended, w, post_norm, eps);
   few_tokens(x, attended, own(w), {}, 0.0f, Epilogue::kAdd);
 }
@@ -146,6 +116,7 @@ void CudaBackend::feed_forward_input(TensorView gated, ConstTensorView x, const 
 
 void CudaBackend::feed_forward(TensorView x, const FeedForward& w) {
   const int64_t n_rows = x.dim(0);
+  if (n_rows > kFewTokens) return many_feed_forward(x, w);
   const bool one_each = own(*w.gate_up).tensors.size() == 1 && own(*w.down).tensors.size() == 1;
   if (!one_each || !fuses(*w.gate_up, n_rows) || !fuses(*w.down, n_rows) || n_rows > kFewTokens / 2 || w.down->cols() % kUnitColumns != 0)
     return Backend::feed_forward(x, w);
@@ -191,6 +162,12 @@ void CudaBackend::rotate_and_append(TensorView q, ConstTensorView qkv, const Att
                           static_cast<int>(w.rope_dim),
                           w.rope_layout,
                           w.norm_eps};
+  if (q.dtype != Dtype::kF32) {
+    append_rows({q.data, qkv.f32(), floats_or_null(w.bias), floats_or_null(w.q_norm), floats_or_null(w.k_norm), angles.f32(), shape,
+                 step_on(storage), storage.layout(layer)},
+                stream_);
+    return;
+  }
   cuda::rotate_and_append(q.f32(), qkv.f32(), floats_or_null(w.bias), floats_or_null(w.q_norm), floats_or_null(w.k_norm), angles.f32(),
                           shape, step_on(storage), storage.layout(layer), stream_);
 }
@@ -242,6 +219,7 @@ void CudaBackend::attend(TensorView out, ConstTensorView q, const KeyLayout& lay
 void CudaBackend::attention(TensorView out, ConstTensorView q, const KvStorage& kv, int64_t layer, const AttentionParams& params,
                             TensorView lse) {
   const CudaKvStorage& storage = own(kv);
+  if (q.dtype != Dtype::kF32) return narrow_attention(out, q, storage, layer, params, lse);
   int64_t max_keys = 0;
   for (const SequenceSlice& sequence : batch_.sequences) max_keys = std::max(max_keys, sequence.n_cached + sequence.n_rows);
   attend(out, q, storage.layout(layer), {step_on(storage), step_.n_rows, 0, 0}, params, lse, max_keys);

@@ -4,6 +4,8 @@
 #include <cublasLt.h>
 
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "backend/buffer.h"
 #include "minillm/types.h"
@@ -14,19 +16,30 @@ class DenseProduct {
  public:
   static constexpr size_t kWorkspaceBytes = size_t{32} << 20;  ///< What NVIDIA advises for Hopper.
 
+  struct Shape {
+    Dtype dtype = Dtype::kF32;      ///< Of x and w: kF32, kF16, kBF16.
+    Dtype out_dtype = Dtype::kF32;  ///< kF32, or kBF16 where x and w are.
+    int64_t n_tokens = 0, n = 0, k = 0;
+    int64_t out_stride = 0;  ///< Elements between rows of out.
+    bool add = false;        ///< out += instead of out =.
+    bool operator==(const Shape&) const = default;
+  };
+
   /// `workspace` holds kWorkspaceBytes of device memory.
   explicit DenseProduct(Buffer workspace);
   ~DenseProduct();
   DenseProduct(const DenseProduct&) = delete;
   DenseProduct& operator=(const DenseProduct&) = delete;
 
-  /// x and w are both `dtype` (kF32, kF16, kBF16); out is float32 with rows `out_stride` apart.
-  void run(float* out, int64_t out_stride, const void* x, const void* w, Dtype dtype, int64_t n_tokens, int64_t n, int64_t k,
-           cudaStream_t stream);
+  void run(void* out, const void* x, const void* w, const Shape& shape, cudaStream_t stream);
 
  private:
+  struct Plan;
+  const Plan& plan(const Shape& shape);
+
   cublasLtHandle_t handle_ = nullptr;
   Buffer workspace_;
+  std::vector<std::unique_ptr<Plan>> plans_;  ///< Of the shapes met last, oldest first.
 };
 
 }  // namespace minillm::cuda

@@ -32,6 +32,7 @@ const Driver& driver() {
     find(d.map, "cuMemMap");
     find(d.unmap, "cuMemUnmap");
     find(d.set_access, "cuMemSetAccess");
+    find(d.encode_map, "cuTensorMapEncodeTiled");
     return d;
   }();
   return found;

@@ -16,6 +16,7 @@ struct Driver {
   decltype(&cuMemMap) map;
   decltype(&cuMemUnmap) unmap;
   decltype(&cuMemSetAccess) set_access;
+  decltype(&cuTensorMapEncodeTiled) encode_map;
 };
 
 /// Throws Error{kDevice} naming an entry point that this driver lacks.

@@ -95,7 +95,8 @@ KeyLayout CudaKvStorage::layout(int64_t layer) const {
           2 * s.n_layers * part,
           s.head_dim,
           s.page_tokens * s.head_dim,
-          0};
+          0,
+          s.max_pages};
 }
 
 void CudaKvStorage::write(int64_t layer, int32_t page, int64_t slot, ConstTensorView k, ConstTensorView v) {

@@ -36,7 +36,9 @@ struct DeviceStep {
   const int32_t* tables = nullptr;        ///< Block tables, one after the other.
   const int32_t* table_starts = nullptr;  ///< Where the row's table begins.
   const int32_t* tiles = nullptr;         ///< Runs of up to 64 rows of one sequence: first row and number, n_tiles pairs.
-  int64_t n_rows = 0, n_tiles = 0;
+  /// The same rows for the Hopper kernel, as sm90::StepTile; only in steps of more than kFewTokens rows.
+  const int32_t* wide_tiles = nullptr;
+  int64_t n_rows = 0, n_tiles = 0, n_wide_tiles = 0, max_keys = 0;
   bool one_row_each = false;  ///< Every row is the only one of its sequence.
 };
 
@@ -48,6 +50,7 @@ struct KeyLayout {
   Dtype dtype = Dtype::kF16;
   int page_tokens = 0;  ///< 0: not paged; then `batch_stride` separates the sequences.
   int64_t page_stride = 0, token_stride = 0, head_stride = 0, batch_stride = 0;
+  int64_t n_pages = 0;
 };
 
 /// What attention needs to know of its rows: a step, or a dense batch.

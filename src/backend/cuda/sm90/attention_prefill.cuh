@@ -1,7 +1,8 @@
 // attention_prefill.cuh - FlashAttention for Hopper: O = softmax(scale Q K^T) V for a tile of query rows at a time.
 //
-// A block is one producer warp and two or three consumer warpgroups of 64 query rows each. The producer keeps a ring of K and V tiles
-// full through the copy engine. A consumer holds its scores, weights and output in registers and walks the keys from the right:
+// A block is one producer warp (one lane a box of keys) and two or three consumer warpgroups of 64 query rows each. The producer keeps a
+// ring of K and V tiles full through the copy engine. A consumer holds its scores, weights and output in registers and walks the keys from
+// the right:
 //     S(n-1) = Q K(n-1)^T   issued, not awaited           tensor cores
 //     O     += P(n) V(n)    issued, not awaited           tensor cores
 //     P(n-1) = softmax(S(n-1)) while O's product runs     multi-function unit
@@ -12,60 +13,12 @@
 // Cost:    4 D multiply-adds and one exponential for each visible score; K and V from L2, once for each tile of query rows.
 #pragma once
 
+#include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/device/softmax.cuh"
-#include "backend/cuda/sm90/attention_prefill_traits.cuh"
+#include "backend/cuda/sm90/attention_producer.cuh"
 #include "backend/cuda/sm90/wgmma.cuh"
 
 namespace minillm::cuda::sm90 {
-
-/// The producer: one thread, which draws tiles and keeps the rings full.
-template <typename Traits>
-__device__ __forceinline__ void produce(const PrefillParams& p, PrefillShared<Traits>& shared) {
-  Cursor<Traits::kStages> key_at, value_at;
-  Cursor<1> query_at;
-  Cursor<2> tile_at;
-  int index = blockIdx.x;
-  while (true) {
-    shared.tiles.wait_empty(tile_at);
-    shared.tile_index[tile_at.stage] = index;
-    shared.tiles.full[tile_at.stage].arrive();
-    tile_at.advance();
-    if (index >= p.schedule.n_tiles) break;
-    const TileSchedule::Tile tile = p.schedule.tile(index);
-    const int kv_head = tile.head / p.heads_per_kv;
-
-    const auto load = [&](Pipeline<Traits::kStages>& ring, Cursor<Traits::kStages>& at, const CUtensorMap* map, unsigned char* stage,
-                          int n) {
-      ring.wait_empty(at);
-      ring.full[at.stage].arrive_expecting(Traits::kKeyBytes);
-      for (int box = 0; box < Traits::kBoxes; ++box)
-        load_box(map, stage + box * Traits::kKeys * 128, ring.full[at.stage], box * kBoxColumns, kv_head, n * Traits::kKeys, tile.batch);
-      at.advance();
-    };
-    // In the order of use: scores run one key tile ahead of the output, so keys go first.
-    int n = key_tiles<Traits>(p, tile.row_tile) - 1;
-    if (n >= 0) load(shared.keys, key_at, &p.k, shared.k[key_at.stage], n);
-    shared.queries.wait_empty(query_at);
-    Barrier& query_full = shared.queries.full[0];
-    query_full.arrive_expecting(Traits::kQueryBytes);
-    for (int box = 0; box < Traits::kBoxes; ++box)
-      load_box(&p.q, shared.q + box * Traits::kRows * 128, query_full, box * kBoxColumns, tile.head, tile.row_tile * Traits::kRows,
-               tile.batch);
-    query_at.advance();
-    for (; n > 0; --n) {
-      load(shared.keys, key_at, &p.k, shared.k[key_at.stage], n - 1);
-      load(shared.values, value_at, &p.v, shared.v[value_at.stage], n);
-    }
-    if (n == 0) load(shared.values, value_at, &p.v, shared.v[value_at.stage], 0);
-    index = gridDim.x + atomicAdd(&p.tickets[0], 1);
-  }
-  // The last block to stop leaves the counters as it found them.
-  __threadfence();
-  if (atomicAdd(&p.tickets[1], 1) == static_cast<int>(gridDim.x) - 1) {
-    p.tickets[0] = 0;
-    p.tickets[1] = 0;
-  }
-}
 
 /// One consumer warpgroup's work on one query tile: registers and the steps of the loop.
 template <typename Traits>
@@ -108,12 +61,12 @@ struct Consumer {
   }
 
   /// Scores of keys that a row must not see become -inf.
-  __device__ __forceinline__ void mask(int row_tile, int n) {
-    const int first_row = row_tile * Traits::kRows + warpgroup * 64 + (thread / 32) * 16 + (thread % 32) / 4;
+  __device__ __forceinline__ void mask(const PrefillTile& tile, int n) {
+    const int row = warpgroup * 64 + (thread / 32) * 16 + (thread % 32) / 4;
     const int first_key = n * kKeys + 2 * (thread % 4);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
-      const int last = Traits::kCausal ? min(p.n_keys, first_row + 8 * r + 1 + p.n_keys - p.n_queries) : p.n_keys;
+      const int last = Traits::kCausal ? min(tile.n_keys, tile.first_sees + row + 8 * r) : tile.n_keys;
 #pragma unroll
       for (int i = 0; i < kKeys / 4; ++i) {
         const int key = first_key + (i / 2) * 8 + i % 2;
@@ -124,15 +77,7 @@ struct Consumer {
 
   __device__ __forceinline__ void pack_weights() {
 #pragma unroll
-    for (int i = 0; i < kKeys / 4; ++i) {
-      if constexpr (std::is_same_v<T, __half>) {
-        const __half2 pair = __floats2half2_rn(scores[2 * i], scores[2 * i + 1]);
-        weights[i / 4][i % 4] = reinterpret_cast<const uint32_t&>(pair);
-      } else {
-        const __nv_bfloat162 pair = __floats2bfloat162_rn(scores[2 * i], scores[2 * i + 1]);
-        weights[i / 4][i % 4] = reinterpret_cast<const uint32_t&>(pair);
-      }
-    }
+    for (int i = 0; i < kKeys / 4; ++i) weights[i / 4][i % 4] = pack2<T>(scores[2 * i], scores[2 * i + 1]);
   }
 
   __device__ __forceinline__ void rescale(const float (&keep)[2]) {
@@ -169,7 +114,7 @@ struct Consumer {
   /// only after the wait for the keys: that loop is a border which the compiler does not cross, so the step's exponentials stay
   /// in front of the wait for the output product and run under it (docs/SPEED.md, "waits that move").
   template <bool kMasked>
-  __device__ __forceinline__ void step(int row_tile, int n, bool& under_way, float (&keep)[2]) {
+  __device__ __forceinline__ void step(const PrefillTile& tile, int n, bool& under_way, float (&keep)[2]) {
     shared.keys.wait_full(key_at);
     finish_output(under_way, keep);
     under_way = true;
@@ -182,16 +127,16 @@ struct Consumer {
     pin(scores);
     release(shared.keys, key_at);
     if (n == 0) release_queries_early();
-    if (kMasked) mask(row_tile, n);
+    if (kMasked) mask(tile, n);
     softmax.template update<kMasked>(scores, p.scale * kLog2e, keep);
     pin(scores);
   }
 
-  __device__ __forceinline__ void attend(int row_tile) {
+  __device__ __forceinline__ void attend(const PrefillTile& tile) {
     softmax = OnlineSoftmax();
 #pragma unroll
     for (float& o : out) o = 0.0f;
-    int n = key_tiles<Traits>(p, row_tile) - 1;
+    int n = key_tiles<Traits>(tile) - 1;
     // The rightmost tile has no output product to hide under.
     shared.keys.wait_full(key_at);
     wait_turn();
@@ -201,23 +146,36 @@ struct Consumer {
     pin(scores);
     release(shared.keys, key_at);
     if (n == 0) release_queries_early();
-    mask(row_tile, n);
+    mask(tile, n);
     float keep[2];
     softmax.template update<true>(scores, p.scale * kLog2e, keep);
 
+    if (Traits::kPaged && tile.n_keys < (n + 1) * kKeys) clear_values(tile.n_keys - n * kKeys);
     bool under_way = false;
     --n;
     if constexpr (Traits::kCausal) {
-      const int first_masked = row_tile * Traits::kRows + 1 + p.n_keys - p.n_queries;  // The tile's first row does not see this key.
-      for (; n >= 0 && (n + 1) * kKeys > first_masked; --n) step<true>(row_tile, n, under_way, keep);
+      // Up to the first key that the tile's first row does not see.
+      for (; n >= 0 && (n + 1) * kKeys > tile.first_sees; --n) step<true>(tile, n, under_way, keep);
     }
-    for (; n >= 0; --n) step<false>(row_tile, n, under_way, keep);
+    for (; n >= 0; --n) step<false>(tile, n, under_way, keep);
     shared.values.wait_full(value_at_after(under_way));
     finish_output(under_way, keep);
     issue_output();
     wgmma_wait<0>();
     pin(out);
     release(shared.values, value_at);
+  }
+
+  /// Zeros over the values past the sequence's end: a page's unused slots may hold NaN, which a weight of 0 does not remove.
+  __device__ __forceinline__ void clear_values(int first) {
+    shared.values.wait_full(value_at);
+    const int n_chunks = (kKeys - first) * 8, at = warpgroup * 128 + thread;
+    for (int box = 0; box < Traits::kBoxes; ++box) {
+      auto* to = reinterpret_cast<uint4*>(shared.v[value_at.stage] + (box * kKeys + first) * 128);
+      for (int i = at; i < n_chunks; i += 128 * Traits::kWarpgroups) to[i] = uint4{};
+    }
+    fence_async_proxy();
+    named_sync(12, 128 * Traits::kWarpgroups);
   }
 
   /// The value stage behind the one whose product is under way.
@@ -228,7 +186,7 @@ struct Consumer {
   }
 
   /// Normalises and stores the tile: registers to swizzled shared memory, then by the copy engine, which drops rows past the end.
-  __device__ __forceinline__ void store(const TileSchedule::Tile& tile) {
+  __device__ __forceinline__ void store(const PrefillTile& tile) {
     float factor[2], lse[2];
     softmax.finish(p.scale, factor, lse);
     rescale(factor);
@@ -244,13 +202,8 @@ struct Consumer {
       uint32_t pair[4];
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
-        if constexpr (std::is_same_v<T, __half>) {
-          const __half2 value = __floats2half2_rn(out[8 * i + 2 * j], out[8 * i + 2 * j + 1]);
-          pair[j] = reinterpret_cast<const uint32_t&>(value);
-        } else {
-          const __nv_bfloat162 value = __floats2bfloat162_rn(out[8 * i + 2 * j], out[8 * i + 2 * j + 1]);
-          pair[j] = reinterpret_cast<const uint32_t&>(value);
-        }
+        pair[j] = p.half_output ? pack2<__half>(out[8 * i + 2 * j], out[8 * i + 2 * j + 1])
+                                : pack2<__nv_bfloat16>(out[8 * i + 2 * j], out[8 * i + 2 * j + 1]);
       }
       const int chunk = 2 * i + lane / 16;
       const uint32_t to = shared_address(stage + (chunk / 8) * kBoxBytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16);
@@ -260,39 +213,58 @@ struct Consumer {
     }
     fence_async_proxy();
     named_sync(8 + warpgroup, 128);
-    const int first_row = tile.row_tile * Traits::kRows + warpgroup * 64;
-    if (thread == 0) {
-      if (first_row < p.n_queries)
+    const int first_row = tile.row + warpgroup * 64, n_rows = tile.n_rows - warpgroup * 64;
+    if (Traits::kPaged && n_rows < 64) {
+      copy_rows(stage, kBoxBytes, first_row, n_rows, tile.head);
+    } else if (thread == 0) {
+      if (n_rows > 0)
         for (int box = 0; box < Traits::kBoxes; ++box)
           store_box(&p.out, stage + box * kBoxBytes, box * kBoxColumns, tile.head, first_row, tile.batch);
       commit_stores();
       if (!Traits::kSeparateOutput) wait_stores_read();
     }
-    if (p.lse != nullptr && lane % 4 == 0) {
-      const int64_t base = (static_cast<int64_t>(tile.batch) * p.schedule.n_heads + tile.head) * p.n_queries;
-      for (int r = 0; r < 2; ++r) {
-        const int at = first_row + (thread / 32) * 16 + lane / 4 + 8 * r;
-        if (at < p.n_queries) p.lse[base + at] = lse[r];
-      }
+    if (p.lse == nullptr || lane % 4 != 0) return;
+    for (int r = 0; r < 2; ++r) {
+      const int at = (thread / 32) * 16 + lane / 4 + 8 * r;
+      if (at >= n_rows) continue;
+      if (Traits::kPaged)
+        p.lse[static_cast<int64_t>(first_row + at) * p.schedule.n_heads + tile.head] = lse[r];
+      else
+        p.lse[(static_cast<int64_t>(tile.batch) * p.schedule.n_heads + tile.head) * p.n_queries + first_row + at] = lse[r];
+    }
+  }
+
+  /// The first rows of a staged tile to device memory: the rows behind them are another sequence's.
+  __device__ __forceinline__ void copy_rows(const unsigned char* stage, int box_bytes, int first_row, int n_rows, int head) {
+    for (int i = thread; i < n_rows * (kHeadDim / 8); i += 128) {
+      const int row = i / (kHeadDim / 8), chunk = i % (kHeadDim / 8);
+      const auto* from = reinterpret_cast<const uint4*>(stage + chunk / 8 * box_bytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16);
+      static_cast<uint4*>(p.rows_out)[(static_cast<int64_t>(first_row + row) * p.schedule.n_heads + head) * (kHeadDim / 8) + chunk] = *from;
     }
   }
 
   __device__ __forceinline__ void run() {
     if (Traits::kPingPong && warpgroup == Traits::kWarpgroups - 1) named_arrive(1, 256);  // The first turn is the first warpgroup's.
-    Cursor<2> tile_at;
+    Cursor<2> work_at;
     Cursor<1> query_at;
     while (true) {
-      shared.tiles.wait_full(tile_at);
-      const int index = uniform(shared.tile_index[tile_at.stage]);
-      if (thread % 32 == 0) shared.tiles.release(tile_at);
-      tile_at.advance();
-      if (index >= p.schedule.n_tiles) break;
-      const TileSchedule::Tile tile = p.schedule.tile(index);
-      const bool sees_any = key_tiles<Traits>(p, tile.row_tile) > 0;
+      shared.tiles.wait_full(work_at);
+      const PrefillTile& work = shared.tile[work_at.stage];
+      const PrefillTile tile{uniform(work.row),
+                             uniform(work.n_rows),
+                             uniform(work.n_keys),
+                             uniform(work.first_sees),
+                             uniform(work.head),
+                             uniform(work.batch),
+                             0};
+      if (thread % 32 == 0) shared.tiles.release(work_at);
+      work_at.advance();
+      if (tile.n_rows == 0) break;
+      const bool sees_any = key_tiles<Traits>(tile) > 0;
       shared.queries.wait_full(query_at);
       query_at.advance();
       if (sees_any) {
-        attend(tile.row_tile);
+        attend(tile);
       } else {
         release_queries_early();
         softmax = OnlineSoftmax();
@@ -337,7 +309,7 @@ __global__ void __launch_bounds__(Traits::kThreads, 1) attention_prefill_kernel(
   const int warpgroup = uniform(threadIdx.x / 128);
   if (warpgroup == 0) {
     give_up_registers<Traits::kProducerRegisters>();
-    if (threadIdx.x == 0) produce(p, shared);
+    if (threadIdx.x < 32) produce(p, shared);
   } else {
     take_registers<Traits::kConsumerRegisters>();
     Consumer<Traits> consumer{shared, p, warpgroup - 1, static_cast<int>(threadIdx.x % 128)};

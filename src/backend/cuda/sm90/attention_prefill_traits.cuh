@@ -7,24 +7,45 @@
 
 namespace minillm::cuda::sm90 {
 
+/// One query tile of one head. Row r of it sees the keys [0, min(n_keys, first_sees + r)) where causal, else all n_keys.
+struct PrefillTile {
+  int row, n_rows;  ///< In the batch entry, or in the whole step where paged.
+  int n_keys, first_sees;
+  int head, batch;
+  int table;  ///< Paged: where the sequence's block table begins.
+};
+
+/// As the host lists the tiles of a paged step, those with the most keys first.
+struct StepTile {
+  int row, n_rows, n_keys, first_sees, table;
+};
+
 struct PrefillParams {
-  CUtensorMap q, k, v, out;  ///< [B, S, heads, D] as dimensions (D, head, token, batch).
-  float* lse;                ///< [B, H, Sq] or null.
-  int* tickets;              ///< Two zeroed counters, zero again when the kernel ends.
+  CUtensorMap q, out;  ///< [B, S, heads, D] as dimensions (D, head, token, batch); paged: all rows of the step are one batch entry.
+  CUtensorMap k, v;    ///< The same, or paged: (D, token of the page, head, page).
+  float* lse;          ///< [B, H, Sq] or null.
+  int* tickets;        ///< Two zeroed counters, zero again when the kernel ends.
   TileSchedule schedule;
   int n_queries, n_keys;  ///< Sq, Sk
   int heads_per_kv;       ///< H / G
   float scale;
+  bool half_output;  ///< The output is float16, else bfloat16.
+  // Paged:
+  const StepTile* step_tiles;
+  const int32_t* tables;
+  int page_tokens, box_keys;  ///< A box of keys lies in one page.
+  void* rows_out;             ///< What `out` maps, for tiles that end before their last row.
 };
 
 /// Tile sizes and what follows from them.
-template <typename T, int kHeadDim_, int kWarpgroups_, int kKeys_, bool kCausal_>
+template <typename T, int kHeadDim_, int kWarpgroups_, int kKeys_, bool kCausal_, bool kPaged_ = false>
 struct PrefillTraits {
   using Element = T;
   static constexpr int kHeadDim = kHeadDim_;        ///< D: 64, 128 or 256
   static constexpr int kWarpgroups = kWarpgroups_;  ///< Consumers, 64 query rows each.
   static constexpr int kKeys = kKeys_;              ///< Keys a tile.
   static constexpr bool kCausal = kCausal_;
+  static constexpr bool kPaged = kPaged_;
   static constexpr int kRows = 64 * kWarpgroups;
   static constexpr int kStages = 2;
   static constexpr int kThreads = 128 * (kWarpgroups + 1);
@@ -49,16 +70,28 @@ struct PrefillShared {
   Pipeline<Traits::kStages> keys, values;
   Pipeline<1> queries;
   Pipeline<2> tiles;
-  int tile_index[2];
+  PrefillTile tile[2];  ///< n_rows 0: no more.
 };
 
 /// Key tiles that the query tile sees.
 template <typename Traits>
-__device__ __forceinline__ int key_tiles(const PrefillParams& p, int row_tile) {
-  const int all = (p.n_keys + Traits::kKeys - 1) / Traits::kKeys;
-  if (!Traits::kCausal) return all;
-  const int end = (row_tile + 1) * Traits::kRows + p.n_keys - p.n_queries;  // One past the last key of the last row.
-  return max(0, min(all, (end + Traits::kKeys - 1) / Traits::kKeys));
+__device__ __forceinline__ int key_tiles(const PrefillTile& tile) {
+  const int end = Traits::kCausal ? min(tile.n_keys, tile.first_sees + tile.n_rows - 1) : tile.n_keys;
+  return max(0, (end + Traits::kKeys - 1) / Traits::kKeys);
+}
+
+/// Query tile number `index` in the order of the schedule.
+template <typename Traits>
+__device__ __forceinline__ PrefillTile tile_at(const PrefillParams& p, int index) {
+  if (index >= p.schedule.n_tiles) return {};
+  const TileSchedule::Tile tile = p.schedule.tile(index);
+  if constexpr (Traits::kPaged) {
+    const StepTile step = p.step_tiles[tile.row_tile];
+    return {step.row, step.n_rows, step.n_keys, step.first_sees, tile.head, 0, step.table};
+  } else {
+    const int row = tile.row_tile * Traits::kRows;
+    return {row, min(Traits::kRows, p.n_queries - row), p.n_keys, row + 1 + p.n_keys - p.n_queries, tile.head, tile.batch, 0};
+  }
 }
 
 }  // namespace minillm::cuda::sm90

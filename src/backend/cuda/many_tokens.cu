@@ -1,0 +1,158 @@
+// many_tokens.cu - what stands between the dense products of many tokens, reading and writing 16-bit inputs directly: norm, gated
+// activation, and rotation with the store into pages. All are bound by memory: each element is read and written once.
+// Numerics: computed in float32; results rounded once to the type that the next product or attention reads.
+// Sources: as rows.cu and append.cu.
+#include <cstdint>
+
+#include "backend/cuda/check.h"
+#include "backend/cuda/device/activate.cuh"
+#include "backend/cuda/device/element.cuh"
+#include "backend/cuda/device/mma.cuh"
+#include "backend/cuda/device/reduce.cuh"
+#include "backend/cuda/many_tokens.h"
+
+namespace minillm::cuda {
+namespace {
+
+constexpr int kThreads = 256, kWarps = kThreads / 32;
+
+/// n a multiple of 8.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) norm_kernel(T* out, const float* x, const float* w, int64_t n, float eps) {
+  const auto* row = reinterpret_cast<const float4*>(x + blockIdx.x * n);
+  const auto* weights = reinterpret_cast<const float4*>(w);
+  float sum = 0.0f;
+  for (int64_t i = threadIdx.x; i < n / 4; i += kThreads) {
+    const float4 v = row[i];
+    sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+  }
+  const float scale = 1.0f / sqrtf(block_sum<kThreads>(sum) / static_cast<float>(n) + eps);
+  auto* to = reinterpret_cast<uint2*>(out + blockIdx.x * n);
+  for (int64_t i = threadIdx.x; i < n / 4; i += kThreads) {
+    const float4 v = row[i], g = weights[i];
+    to[i] = {pack2<T>(g.x * (v.x * scale), g.y * (v.y * scale)), pack2<T>(g.z * (v.z * scale), g.w * (v.w * scale))};
+  }
+}
+
+/// Eight neighbouring elements as float32.
+__device__ __forceinline__ void read8(float (&v)[8], const float* from) {
+  const float4 a = reinterpret_cast<const float4*>(from)[0], b = reinterpret_cast<const float4*>(from)[1];
+  v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
+}
+__device__ __forceinline__ void read8(float (&v)[8], const __nv_bfloat16* from) {
+  const uint4 raw = *reinterpret_cast<const uint4*>(from);
+  const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    v[2 * i] = __uint_as_float(words[i] << 16);
+    v[2 * i + 1] = __uint_as_float(words[i] & 0xFFFF0000u);
+  }
+}
+
+/// F a multiple of 8.
+template <typename T, typename In>
+__global__ void __launch_bounds__(kThreads) gate_kernel(T* out, const In* gate_up, int64_t n, int64_t ffn, bool gelu) {
+  const int64_t i = (blockIdx.x * int64_t{kThreads} + threadIdx.x) * 8;
+  if (i >= n) return;
+  const In* from = gate_up + i / ffn * 2 * ffn + i % ffn;
+  float gate[8], up[8];
+  read8(gate, from);
+  read8(up, from + ffn);
+#pragma unroll
+  for (int j = 0; j < 8; ++j) gate[j] = activate(gate[j], gelu) * up[j];
+  *reinterpret_cast<uint4*>(out + i) = {pack2<T>(gate[0], gate[1]), pack2<T>(gate[2], gate[3]), pack2<T>(gate[4], gate[5]),
+                                        pack2<T>(gate[6], gate[7])};
+}
+
+/// A warp a head of a row. Even D and R; each lane holds pairs of neighbours, rotation reads its partners from shared memory.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) append_kernel(const __grid_constant__ RowsToAppend r) {
+  extern __shared__ float heads[];
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  const AppendShape& s = r.shape;
+  const int n_all = s.n_heads + 2 * s.n_kv_heads, h = blockIdx.y * kWarps + warp;
+  if (h >= n_all) return;
+  const int64_t row = blockIdx.x;
+  const bool is_query = h < s.n_heads, is_value = h >= s.n_heads + s.n_kv_heads;
+  float* head = heads + warp * s.head_dim;
+  const float* in = r.qkv + (row * n_all + h) * s.head_dim;
+
+  float squares = 0.0f;
+  for (int d = 2 * lane; d < s.head_dim; d += 64) {
+    float2 x = *reinterpret_cast<const float2*>(in + d);
+    if (r.bias != nullptr) x.x += r.bias[h * s.head_dim + d], x.y += r.bias[h * s.head_dim + d + 1];
+    *reinterpret_cast<float2*>(head + d) = x;
+    squares += x.x * x.x + x.y * x.y;
+  }
+  const float* norm = is_value ? nullptr : is_query ? r.q_norm : r.k_norm;
+  if (norm != nullptr) {
+    const float scale = 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(s.head_dim) + s.eps);
+    for (int d = 2 * lane; d < s.head_dim; d += 64)
+      head[d] = norm[d] * (head[d] * scale), head[d + 1] = norm[d + 1] * (head[d + 1] * scale);
+  }
+  __syncwarp();
+  if (!is_value) {
+    const float* angle = r.angles + row * s.rope_dim;
+    const int half = s.rope_dim / 2;
+    for (int i = lane; i < half; i += 32) {
+      const int a = s.layout == RopeLayout::kInterleaved ? 2 * i : i, b = s.layout == RopeLayout::kInterleaved ? 2 * i + 1 : i + half;
+      const float cosine = angle[i], sine = angle[half + i], x = head[a], y = head[b];
+      head[a] = x * cosine - y * sine;
+      head[b] = x * sine + y * cosine;
+    }
+    __syncwarp();
+  }
+  T* to;
+  if (is_query) {
+    to = static_cast<T*>(r.q) + (row * s.n_heads + h) * s.head_dim;
+  } else {
+    const int slot = r.step.slots[row], g = (h - s.n_heads) % s.n_kv_heads;
+    const int64_t page = r.step.tables[r.step.table_starts[row] + slot / r.cache.page_tokens];
+    to = static_cast<T*>(const_cast<void*>(is_value ? r.cache.values : r.cache.keys)) + page * r.cache.page_stride +
+         slot % r.cache.page_tokens * r.cache.token_stride + g * r.cache.head_stride;
+  }
+  for (int d = 2 * lane; d < s.head_dim; d += 64) *reinterpret_cast<uint32_t*>(to + d) = pack2<T>(head[d], head[d + 1]);
+}
+
+template <typename F>
+void visit_narrow(Dtype dtype, F&& f) {
+  if (dtype == Dtype::kF16) return f(__half{});
+  if (dtype == Dtype::kBF16) return f(__nv_bfloat16{});
+  throw Error(ErrorCode::kInternal, "many tokens: inputs of ", name_of(dtype), "; expected f16 or bf16");
+}
+
+}  // namespace
+
+void norm_to(void* out, Dtype dtype, const float* x, const float* weight, int64_t n_rows, int64_t n, float eps, cudaStream_t stream) {
+  if (n_rows == 0) return;
+  visit_narrow(dtype, [&]<typename T>(T) {
+    norm_kernel<<<static_cast<unsigned>(n_rows), kThreads, 0, stream>>>(static_cast<T*>(out), x, weight, n, eps);
+  });
+  MINILLM_CUDA(cudaGetLastError());
+}
+
+void gate_to(void* out, Dtype dtype, const void* gate_up, Dtype in_dtype, int64_t n_rows, int64_t ffn, Activation activation,
+             cudaStream_t stream) {
+  const int64_t n = n_rows * ffn;
+  if (n == 0) return;
+  const auto grid = static_cast<unsigned>((n / 8 + kThreads - 1) / kThreads);
+  const bool gelu = activation == Activation::kGeluTanh;
+  visit_narrow(dtype, [&]<typename T>(T) {
+    if (in_dtype == Dtype::kF32)
+      gate_kernel<<<grid, kThreads, 0, stream>>>(static_cast<T*>(out), static_cast<const float*>(gate_up), n, ffn, gelu);
+    else
+      gate_kernel<<<grid, kThreads, 0, stream>>>(static_cast<T*>(out), static_cast<const __nv_bfloat16*>(gate_up), n, ffn, gelu);
+  });
+  MINILLM_CUDA(cudaGetLastError());
+}
+
+void append_rows(const RowsToAppend& rows, cudaStream_t stream) {
+  if (rows.step.n_rows == 0) return;
+  const int n_all = rows.shape.n_heads + 2 * rows.shape.n_kv_heads;
+  const dim3 grid(static_cast<unsigned>(rows.step.n_rows), static_cast<unsigned>((n_all + kWarps - 1) / kWarps));
+  const size_t shared = static_cast<size_t>(kWarps * rows.shape.head_dim) * sizeof(float);
+  visit_narrow(rows.cache.dtype, [&]<typename T>(T) { append_kernel<T><<<grid, kThreads, shared, stream>>>(rows); });
+  MINILLM_CUDA(cudaGetLastError());
+}
+
+}  // namespace minillm::cuda
