@@ -1,9 +1,14 @@
-// thread_pool.cpp - the loop protocol. One word, the gate, holds [generation:32 | open:1 | active workers:31].
-//   caller: writes the loop, stores (generation + 1, open, 0), works, clears `open`, waits until active is 0.
-//   worker: sees a new open generation, adds itself to active by compare-and-swap, works, takes itself out.
+// thread_pool.cpp - the loop protocol. No word is written by more than two threads in the usual course: sixteen that write one take
+// microseconds to do so.
+//   gate    [generation:32 | open:1], written by the caller alone, read by all.
+//   places  one a thread: whether it works, and which items it has begun. Thread t's items are t, t + T, t + 2T, ... of T threads; one
+//           that has done its own takes those of the others, from those who come late or are slow.
+//   caller: writes the loop, opens the gate, works, shuts it, waits until no place says that its thread works.
+//   worker: sees a new open generation, says that it works, looks at the gate again: still open, then it works; says that it does not.
+//           Since each of the two writes before it reads, either the worker sees the gate shut or the caller sees the worker.
 // A worker that comes late finds the gate shut and goes back to waiting: nobody ever waits for a thread that the system has
 // not scheduled, only for threads in the middle of an item.
-// Cost: about 0.2 us a loop while the workers spin; one system call to wake them afterwards.
+// Cost: about 0.2 us a loop of two threads while the workers spin; one system call to wake them afterwards.
 #include "base/thread_pool.h"
 
 #include <sched.h>
@@ -25,7 +30,7 @@
 namespace minillm {
 namespace {
 
-constexpr uint64_t kOpen = uint64_t{1} << 31, kActive = kOpen - 1;
+constexpr uint64_t kOpen = 1;
 constexpr auto kSpinTime = std::chrono::microseconds(100);
 constexpr int kSpinsPerLook = 64;  // Between two looks at the clock.
 constexpr int kMaxThreads = 1024;
@@ -52,11 +57,16 @@ struct alignas(64) Counter {
   std::atomic<int64_t> next{0};
 };
 
+/// A thread's word that it works, and its share of a loop: [generation of the loop:32 | items begun:32]; of an earlier loop: none begun.
+struct alignas(64) Place {
+  std::atomic<bool> works{false};
+  alignas(64) std::atomic<uint64_t> begun{0};
+};
+
 }  // namespace
 
 struct ThreadPool::Shared {
   alignas(64) std::atomic<uint64_t> gate{0};
-  alignas(64) std::atomic<int64_t> next{0};       ///< Next item nobody has taken.
   alignas(64) std::atomic<uint32_t> bell{0};      ///< Generation, as a word to sleep on.
   alignas(64) std::atomic<bool> stopping{false};  ///< Set before a last, empty loop.
   std::atomic<bool> running{false}, failed{false};
@@ -66,33 +76,47 @@ struct ThreadPool::Shared {
   std::function<void(const LoopTime&)> observer;
   std::atomic<int64_t> busy_ns{0};  ///< Of the loop that is observed.
   std::array<Counter, kMaxGroups> groups;
+  std::vector<Place> places;
   std::vector<std::thread> workers;
 
   /// Also runs when a thread could not be started: those that were must end.
   ~Shared() {
     stopping.store(true, std::memory_order_relaxed);
-    next.store(n_items, std::memory_order_relaxed);
+    n_items = 0;
     open();
     for (std::thread& worker : workers) worker.join();
   }
 
-  void work(int thread) noexcept {
-    if (!observer) return take_items(thread);
+  void work(int thread, uint32_t generation) noexcept {
+    if (!observer) return take_items(thread, generation);
     const auto start = std::chrono::steady_clock::now();
-    take_items(thread);
+    take_items(thread, generation);
     busy_ns.fetch_add(std::chrono::nanoseconds(std::chrono::steady_clock::now() - start).count(), std::memory_order_relaxed);
   }
 
-  void take_items(int thread) noexcept {
-    for (;;) {
-      const int64_t item = next.fetch_add(1, std::memory_order_relaxed);
-      if (item >= n_items) return;
-      try {
-        body(item, thread);
-      } catch (...) {
-        if (!failed.exchange(true, std::memory_order_relaxed)) exception = std::current_exception();
-        next.store(n_items, std::memory_order_relaxed);  // The rest is not wanted any more.
-      }
+  void take_items(int thread, uint32_t generation) noexcept {
+    const int n_threads = static_cast<int>(places.size());
+    for (int i = 0, owner = thread; i < n_threads; ++i, owner = owner + 1 < n_threads ? owner + 1 : 0)
+      for (int64_t item = begin_item(owner, generation); item < n_items; item = begin_item(owner, generation)) run_item(item, thread);
+  }
+
+  /// The next item of `owner`'s that nobody has begun, now begun; n_items or more if there is none.
+  int64_t begin_item(int owner, uint32_t generation) noexcept {
+    std::atomic<uint64_t>& begun = places[static_cast<size_t>(owner)].begun;
+    for (uint64_t seen = begun.load(std::memory_order_relaxed);;) {
+      const uint32_t n_begun = static_cast<uint32_t>(seen >> 32) == generation ? static_cast<uint32_t>(seen) : 0;
+      const int64_t item = owner + static_cast<int64_t>(n_begun) * static_cast<int64_t>(places.size());
+      if (item >= n_items || failed.load(std::memory_order_relaxed)) return n_items;
+      const uint64_t now = (uint64_t{generation} << 32) | (n_begun + 1);
+      if (begun.compare_exchange_weak(seen, now, std::memory_order_relaxed, std::memory_order_relaxed)) return item;
+    }
+  }
+
+  void run_item(int64_t item, int thread) noexcept {
+    try {
+      body(item, thread);
+    } catch (...) {
+      if (!failed.exchange(true, std::memory_order_relaxed)) exception = std::current_exception();  // The rest is not wanted any more.
     }
   }
 
@@ -111,26 +135,29 @@ struct ThreadPool::Shared {
     const FlushSubnormals flush;
     uint32_t seen = 0;
     while (!stopping.load(std::memory_order_relaxed)) {
-      uint64_t now = wait_for_loop(seen);
-      while ((now & kOpen) != 0) {
-        if (!gate.compare_exchange_weak(now, now + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
-        work(thread);
-        gate.fetch_sub(1, std::memory_order_release);
-        break;
+      const uint64_t now = wait_for_loop(seen);
+      if ((now & kOpen) != 0) {
+        std::atomic<bool>& works = places[static_cast<size_t>(thread)].works;
+        works.store(true, std::memory_order_seq_cst);
+        if (gate.load(std::memory_order_seq_cst) == now) work(thread, generation_of(now));
+        works.store(false, std::memory_order_release);
       }
       seen = generation_of(now);
     }
   }
 
-  void open() noexcept {
+  /// Returns the loop's generation.
+  uint32_t open() noexcept {
     const uint32_t generation = generation_of(gate.load(std::memory_order_relaxed)) + 1;
     gate.store((uint64_t{generation} << 32) | kOpen, std::memory_order_release);
     bell.store(generation, std::memory_order_seq_cst);
     bell.notify_all();  // A system call only if somebody sleeps.
+    return generation;
   }
   void shut() noexcept {
-    gate.fetch_and(~kOpen, std::memory_order_acq_rel);
-    while ((gate.load(std::memory_order_acquire) & kActive) != 0) relax();
+    gate.store(gate.load(std::memory_order_relaxed) & ~kOpen, std::memory_order_seq_cst);
+    for (const Place& place : places)
+      while (place.works.load(std::memory_order_seq_cst)) relax();
   }
 };
 
@@ -138,6 +165,7 @@ ThreadPool::ThreadPool(int n_threads)
     : n_threads_(n_threads == 0 ? std::min(usable_cores(), kMaxThreads) : n_threads), shared_(std::make_unique<Shared>()) {
   if (n_threads < 0 || n_threads > kMaxThreads)
     throw Error(ErrorCode::kInvalidArgument, n_threads, " threads: expected 0 (every core) to ", kMaxThreads);
+  shared_->places = std::vector<Place>(static_cast<size_t>(n_threads_));
   shared_->workers.reserve(static_cast<size_t>(n_threads_ - 1));
   for (int thread = 1; thread < n_threads_; ++thread)
     shared_->workers.emplace_back([shared = shared_.get(), thread] { shared->run_worker(thread); });
@@ -152,16 +180,20 @@ void ThreadPool::for_each(int64_t n_items, FunctionRef<void(int64_t item, int th
   const FlushSubnormals flush;
   shared.n_items = n_items;
   shared.body = body;
-  shared.next.store(0, std::memory_order_relaxed);
   const bool alone = n_threads_ == 1 || n_items == 1;
   const auto start = shared.observer ? std::chrono::steady_clock::now() : std::chrono::steady_clock::time_point();
   shared.busy_ns.store(0, std::memory_order_relaxed);
-  if (!alone) shared.open();
-  shared.work(0);
-  if (!alone) shared.shut();
-  if (shared.observer)
-    shared.observer({.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(),
-                     .busy_seconds = 1e-9 * static_cast<double>(shared.busy_ns.load(std::memory_order_relaxed))});
+  if (alone) {
+    for (int64_t item = 0; item < n_items && !shared.failed.load(std::memory_order_relaxed); ++item) shared.run_item(item, 0);
+  } else {
+    shared.work(0, shared.open());
+    shared.shut();
+  }
+  if (shared.observer) {
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    shared.observer(
+        {.seconds = seconds, .busy_seconds = alone ? seconds : 1e-9 * static_cast<double>(shared.busy_ns.load(std::memory_order_relaxed))});
+  }
   std::exception_ptr exception;
   if (shared.failed.load(std::memory_order_relaxed)) {
     shared.failed.store(false, std::memory_order_relaxed);

@@ -31,7 +31,8 @@ class ThreadPool {
   /// Calls `observer` after each loop, on the caller's thread; an empty one ends that. Costs two looks at the clock a thread and loop.
   void observe(std::function<void(const LoopTime&)> observer);
 
-  /// Calls body(item, thread) for every item in [0, n_items), each once, items taken from a shared counter in increasing order;
+  /// Calls body(item, thread) for every item in [0, n_items), each once; thread t begins with items t, t + n_threads, ... and then
+  /// takes what others have not begun;
   /// returns when all are done. Never allocates. The first exception thrown by a body is rethrown here.
   void for_each(int64_t n_items, FunctionRef<void(int64_t item, int thread)> body);
 
