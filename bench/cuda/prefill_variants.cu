@@ -6,84 +6,17 @@
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <map>
+#include <numeric>
 #include <string>
 #include <vector>
 
 #include "backend/cuda/sm90/attention_prefill.cuh"
+#include "prefill_reference.cuh"
 
 using namespace minillm::cuda::sm90;
-using bf16 = __nv_bfloat16;
 
-#define CHECK(call)                                                                         \
-  do {                                                                                      \
-    cudaError_t status = (call);                                                            \
-    if (status != cudaSuccess) {                                                            \
-      std::printf("%s:%d %s: %s\n", __FILE__, __LINE__, #call, cudaGetErrorString(status)); \
-      std::exit(1);                                                                         \
-    }                                                                                       \
-  } while (0)
-
-struct Problem {
-  int batch, n_queries, n_keys, heads, kv_heads, d;
-  bool causal;
-};
-
-__global__ void fill(bf16* x, size_t n, uint32_t seed) {
-  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < n; i += size_t(gridDim.x) * blockDim.x) {
-    uint64_t z = (i + 1) * 0x9E3779B97F4A7C15ull + seed * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
-    z ^= z >> 31;
-    float u1 = ((z & 0xFFFFFF) + 1) / 16777217.0f, u2 = ((z >> 24) & 0xFFFFFF) / 16777216.0f;
-    x[i] = __float2bfloat16(sqrtf(-2 * logf(u1)) * cospif(2 * u2));
-  }
-}
-
-// One block a (row, head, batch); double accumulation; two passes.
-__global__ void reference(const bf16* q, const bf16* k, const bf16* v, float* out, float* lse, Problem s, float scale, int row_step) {
-  extern __shared__ double weights[];
-  const int row = blockIdx.x * row_step, head = blockIdx.y, b = blockIdx.z, g = head / (s.heads / s.kv_heads);
-  const bf16* qr = q + ((size_t(b) * s.n_queries + row) * s.heads + head) * s.d;
-  const int end = s.causal ? max(0, min(s.n_keys, row + 1 + s.n_keys - s.n_queries)) : s.n_keys;
-  __shared__ double red[256];
-  double m = -INFINITY;
-  for (int j = threadIdx.x; j < end; j += 256) {
-    const bf16* kr = k + ((size_t(b) * s.n_keys + j) * s.kv_heads + g) * s.d;
-    double x = 0;
-    for (int i = 0; i < s.d; ++i) x += double(__bfloat162float(qr[i])) * double(__bfloat162float(kr[i]));
-    weights[j] = x * scale;
-    m = fmax(m, weights[j]);
-  }
-  red[threadIdx.x] = m;
-  __syncthreads();
-  for (int w = 128; w; w /= 2) {
-    if (threadIdx.x < w) red[threadIdx.x] = fmax(red[threadIdx.x], red[threadIdx.x + w]);
-    __syncthreads();
-  }
-  m = red[0];
-  __syncthreads();
-  double sum = 0;
-  for (int j = threadIdx.x; j < end; j += 256) {
-    weights[j] = exp(weights[j] - m);
-    sum += weights[j];
-  }
-  red[threadIdx.x] = sum;
-  __syncthreads();
-  for (int w = 128; w; w /= 2) {
-    if (threadIdx.x < w) red[threadIdx.x] += red[threadIdx.x + w];
-    __syncthreads();
-  }
-  sum = red[0];
-  const size_t o = ((size_t(b) * s.n_queries + row) * s.heads + head);
-  for (int i = threadIdx.x; i < s.d; i += 256) {
-    double x = 0;
-    for (int j = 0; j < end; ++j) x += weights[j] * double(__bfloat162float(v[((size_t(b) * s.n_keys + j) * s.kv_heads + g) * s.d + i]));
-    out[o * s.d + i] = end ? float(x / sum) : 0.0f;
-  }
-  if (threadIdx.x == 0) lse[(size_t(b) * s.heads + head) * s.n_queries + row] = end ? float(m + log(sum)) : -INFINITY;
-}
-
-static CUtensorMap make_map(const void* data, int d, int heads, int tokens, int batch, int box_rows) {
+static CUtensorMap make_map(const void* data, cuuint64_t (&dims)[4], cuuint64_t (&strides)[3], cuuint32_t (&box)[4]) {
   static auto encode = [] {
     void* f = nullptr;
     cudaDriverEntryPointQueryResult r;
@@ -91,9 +24,7 @@ static CUtensorMap make_map(const void* data, int d, int heads, int tokens, int 
     return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(f);
   }();
   CUtensorMap map;
-  cuuint64_t dims[4] = {cuuint64_t(d), cuuint64_t(heads), cuuint64_t(tokens), cuuint64_t(batch)};
-  cuuint64_t strides[3] = {cuuint64_t(d) * 2, cuuint64_t(d) * heads * 2, cuuint64_t(d) * heads * tokens * 2};
-  cuuint32_t box[4] = {64, 1, cuuint32_t(box_rows), 1}, unit[4] = {1, 1, 1, 1};
+  cuuint32_t unit[4] = {1, 1, 1, 1};
   CUresult r =
       encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void*>(data), dims, strides, box, unit, CU_TENSOR_MAP_INTERLEAVE_NONE,
              CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
@@ -104,13 +35,54 @@ static CUtensorMap make_map(const void* data, int d, int heads, int tokens, int 
   return map;
 }
 
+static CUtensorMap make_map(const void* data, int d, int heads, int tokens, int batch, int box_rows) {
+  cuuint64_t dims[4] = {cuuint64_t(d), cuuint64_t(heads), cuuint64_t(tokens), cuuint64_t(batch)};
+  cuuint64_t strides[3] = {cuuint64_t(d) * 2, cuuint64_t(d) * heads * 2, cuuint64_t(d) * heads * tokens * 2};
+  cuuint32_t box[4] = {64, 1, cuuint32_t(box_rows), 1};
+  return make_map(data, dims, strides, box);
+}
+
 struct Tensors {
   bf16 *q, *k, *v, *out;
   float* lse;
   int* tickets;
 };
 
-template <typename Traits>
+// The same memory taken as pages [page][head][token][D] in scattered order; tiles as the engine lists them. Kept for the process: graphs
+// hold the addresses.
+struct Pages {
+  StepTile* tiles;
+  int32_t* table;
+  CUtensorMap k, v;
+};
+static CUtensorMap make_page_map(const void* data, const Problem& s, int page, int box_rows) {
+  const cuuint64_t row = cuuint64_t(s.d) * 2;
+  cuuint64_t dims[4] = {cuuint64_t(s.d), cuuint64_t(page), cuuint64_t(s.kv_heads), cuuint64_t(s.batch) * (s.n_keys / page)};
+  cuuint64_t strides[3] = {row, row * page, row * page * s.kv_heads};
+  cuuint32_t box[4] = {64, cuuint32_t(box_rows), 1, 1};
+  return make_map(data, dims, strides, box);
+}
+
+static Pages make_pages(const Problem& s, const Tensors& t, int page, int rows, int box_rows) {
+  const int n = s.n_keys / page;
+  std::vector<int32_t> table;
+  for (int b = 0; b < s.batch; ++b)
+    for (int i = 0; i < n; ++i) table.push_back(int(uint32_t(b * n + i) * 2654435761u % uint32_t(s.batch * n)) % (s.batch * n));
+  std::vector<StepTile> tiles;
+  for (int row = (s.n_queries - 1) / rows * rows; row >= 0; row -= rows)
+    for (int b = 0; b < s.batch; ++b)
+      tiles.push_back({b * s.n_queries + row, std::min(rows, s.n_queries - row), s.n_keys, row + 1 + s.n_keys - s.n_queries, b * n});
+  Pages p{};
+  CHECK(cudaMalloc(&p.tiles, tiles.size() * sizeof(StepTile)));
+  CHECK(cudaMalloc(&p.table, table.size() * 4));
+  CHECK(cudaMemcpy(p.tiles, tiles.data(), tiles.size() * sizeof(StepTile), cudaMemcpyHostToDevice));
+  CHECK(cudaMemcpy(p.table, table.data(), table.size() * 4, cudaMemcpyHostToDevice));
+  p.k = make_page_map(t.k, s, page, box_rows);
+  p.v = make_page_map(t.v, s, page, box_rows);
+  return p;
+}
+
+template <typename Traits, int kPage = 0>
 void launch(const Problem& s, const Tensors& t, cudaStream_t stream, bool want_lse) {
   PrefillParams p{};
   p.q = make_map(t.q, s.d, s.heads, s.n_queries, s.batch, Traits::kRows);
@@ -127,6 +99,19 @@ void launch(const Problem& s, const Tensors& t, cudaStream_t stream, bool want_l
   p.n_keys = s.n_keys;
   p.heads_per_kv = s.heads / s.kv_heads;
   p.scale = 1.0f / sqrtf(float(s.d));
+  if constexpr (kPage > 0) {
+    static std::map<std::pair<const void*, int>, Pages> known;  // By address and length: memory is used again.
+    p.box_keys = std::gcd(kPage, Traits::kKeys);
+    const auto key = std::pair<const void*, int>(t.k, s.n_keys);
+    if (known.count(key) == 0) known[key] = make_pages(s, t, kPage, Traits::kRows, p.box_keys);
+    const Pages& pages = known[key];
+    p.q = make_map(t.q, s.d, s.heads, s.n_queries * s.batch, 1, Traits::kRows);
+    p.out = make_map(t.out, s.d, s.heads, s.n_queries * s.batch, 1, 64);
+    p.k = pages.k, p.v = pages.v, p.step_tiles = pages.tiles, p.tables = pages.table;
+    p.page_tokens = kPage;
+    p.rows_out = t.out;
+    p.schedule = {row_tiles * s.batch, s.heads, row_tiles * s.heads * s.batch, std::min(group, s.heads), false};
+  }
   static int sms = 0;
   const size_t bytes = sizeof(PrefillShared<Traits>);
   if (!sms) {
@@ -148,6 +133,16 @@ Variant variant() {
   using Traits = PrefillTraits<bf16, d, wg, keys, causal>;
   return {std::to_string(64 * wg) + "x" + std::to_string(keys), d, causal, launch<Traits>};
 }
+// Timed only: their keys are other keys; the conformance tests check them.
+template <int d, int wg, int keys, int page>
+Variant paged() {
+  using Traits = PrefillTraits<bf16, d, wg, keys, true, true>;
+  return {std::to_string(64 * wg) + "x" + std::to_string(keys) + " pages of " + std::to_string(page), d, true, launch<Traits, page>};
+}
+static const std::vector<Variant> kPaged = {
+    paged<128, 2, 128, 16>(), paged<128, 2, 128, 64>(), paged<64, 2, 128, 16>(), paged<64, 2, 128, 64>(),
+    paged<64, 3, 128, 64>(),  paged<256, 2, 80, 16>(),  paged<256, 2, 80, 64>(),
+};
 static const std::vector<Variant> kVariants = {
     variant<128, 2, 128, true>(), variant<128, 2, 176, true>(), variant<128, 2, 176, false>(), variant<128, 2, 128, false>(),
     variant<64, 3, 128, true>(),  variant<64, 2, 128, true>(),  variant<64, 2, 192, true>(),   variant<64, 3, 128, false>(),
@@ -248,7 +243,9 @@ static void time_all(int d, bool causal, int seq) {
   CHECK(cudaEventCreate(&b));
   std::vector<std::pair<std::string, cudaGraphExec_t>> graphs;
   const int repeats = 8;
-  for (const Variant& var : kVariants) {
+  std::vector<Variant> all = kVariants;
+  if (causal) all.insert(all.end(), kPaged.begin(), kPaged.end());
+  for (const Variant& var : all) {
     if (var.d != d || var.causal != causal) continue;
     var.run(s, t, stream, false);
     CHECK(cudaStreamSynchronize(stream));

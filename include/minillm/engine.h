@@ -52,8 +52,8 @@ struct StepEvent {
 };
 
 struct EngineOptions {
-  int64_t max_batch = 16;       ///< Sequences computed together; others wait.
-  int64_t prefill_chunk = 512;  ///< Most new tokens a step.
+  int64_t max_batch = 16;     ///< Sequences computed together; others wait.
+  int64_t prefill_chunk = 0;  ///< Most new tokens a step; 0: what suits the device, 512 on a CPU, 2048 on a GPU.
   bool use_flash_attention = true;
   int64_t flash_block_size = 0;
   int64_t max_cache_tokens = 0;  ///< Tokens in the cache over all sequences; 0: max_batch times the context.

@@ -16,7 +16,7 @@ struct TextGeneratorOptions {
   int64_t flash_block_size = 0;
   const Tokenizer* tokenizer = nullptr;  ///< Needed for stop texts and for text in callbacks.
   int64_t max_batch = 16;
-  int64_t prefill_chunk = 512;
+  int64_t prefill_chunk = 0;  ///< As EngineOptions::prefill_chunk.
   std::optional<Dtype> kv_dtype = {};
 };
 

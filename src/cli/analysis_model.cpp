@@ -8,7 +8,7 @@
 namespace minillm::cli {
 namespace {
 
-constexpr int64_t kChunk = 512;  // As the engine feeds long prompts (EngineOptions::prefill_chunk).
+constexpr int64_t kChunk = 512;  // As the engine feeds long prompts on a CPU (EngineOptions::prefill_chunk).
 
 int64_t longest(const AnalysisPlan& plan, const MiniLLM& model) { return std::min(plan.max_tokens, model.config().context_length); }
 

@@ -16,8 +16,6 @@
 namespace minillm::cli {
 namespace {
 
-constexpr int64_t kPrefillChunk = 512;  // As the engine feeds long prompts (EngineOptions::prefill_chunk).
-
 struct BenchFlags {
   ModelFlags model;
   std::string random;
@@ -39,13 +37,14 @@ class Bench {
         weights_(weights),
         flags_(flags),
         peaks_(peaks),
-        feeder_(model, !flags.model.no_flash_attention, flags.model.flash_block_size) {}
+        feeder_(model, !flags.model.no_flash_attention, flags.model.flash_block_size),
+        chunk_(prefill_chunk(model)) {}
 
   Result prefill() {
     PassCost cost;
-    for (int64_t at = 0; at < flags_.prompt_tokens; at += kPrefillChunk)
-      cost += pass_cost(model_.config(), weights_, std::min(kPrefillChunk, flags_.prompt_tokens - at), flags_.depth + at, flags_.batch);
-    return measure("prefill", flags_.prompt_tokens, kPrefillChunk, cost);
+    for (int64_t at = 0; at < flags_.prompt_tokens; at += chunk_)
+      cost += pass_cost(model_.config(), weights_, std::min(chunk_, flags_.prompt_tokens - at), flags_.depth + at, flags_.batch);
+    return measure("prefill", flags_.prompt_tokens, chunk_, cost);
   }
 
   Result decode() {
@@ -59,7 +58,7 @@ class Bench {
   Result measure(const char* test, int64_t n_tokens, int64_t chunk, const PassCost& cost) {
     KVCacheOptions options{.batch_size = flags_.batch, .max_length = flags_.depth + n_tokens, .device = model_.device()};
     KVCache cache(model_.config(), options);
-    feeder_.feed(cache, flags_.depth, kPrefillChunk);
+    feeder_.feed(cache, flags_.depth, chunk_);
     std::vector<double> seconds;
     for (int64_t repeat = 0; repeat <= flags_.repeats; ++repeat) {
       cache.crop(flags_.depth);
@@ -84,6 +83,7 @@ class Bench {
   const BenchFlags& flags_;
   MachinePeaks peaks_;
   Feeder feeder_;
+  int64_t chunk_;
 };
 
 /// What the rates belong to: sources, compiler, machine and what it reached in this run.

@@ -7,6 +7,7 @@
 #include "engine/sampler.h"
 #include "engine/sequence.h"
 #include "minillm/error.h"
+#include "model/model_impl.h"
 
 namespace minillm {
 namespace {
@@ -15,7 +16,7 @@ constexpr char kWhere[] = "generate_cached: ";
 
 void check(const CachedText& text, const TextGeneratorOptions& own) {
   const auto refuse = [](const auto&... parts) { throw Error(ErrorCode::kInvalidArgument, kWhere, parts...); };
-  if (own.prefill_chunk < 1) refuse("prefill_chunk is ", own.prefill_chunk, ", expected at least 1");
+  if (own.prefill_chunk < 0) refuse("prefill_chunk is ", own.prefill_chunk, ", expected 0 (what suits the device) or more");
   if (text.cache.batch_size() != 1) refuse("the cache has ", text.cache.batch_size(), " rows, expected one");
   if (text.cache.lengths()[0] != static_cast<int64_t>(text.tokens.size()))
     refuse("the cache holds ", text.cache.lengths()[0], " tokens, the text ", text.tokens.size());
@@ -60,7 +61,7 @@ class CachedRun {
   bool feed() {
     while (text_.tokens.size() < sequence_.tokens.size()) {
       const size_t at = text_.tokens.size(), left = sequence_.tokens.size() - at;
-      const size_t n = std::min(left, static_cast<size_t>(own_.prefill_chunk));
+      const size_t n = std::min(left, static_cast<size_t>(model_.impl().step_rows(own_.prefill_chunk)));
       if (left > 1 && callback_ && !callback_(0, StepEvent{})) {
         generation_.finish_reason = FinishReason::kCancelled;
         return false;

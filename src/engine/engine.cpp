@@ -25,7 +25,8 @@ void check_options(const EngineOptions& options) {
     throw Error(ErrorCode::kInvalidArgument, field, " is ", value, ", expected ", range);
   };
   if (options.max_batch < 1 || options.max_batch > kMaxBatch) refuse("max_batch", options.max_batch, "1 to 1024");
-  if (options.prefill_chunk < 1 || options.prefill_chunk > kMaxChunk) refuse("prefill_chunk", options.prefill_chunk, "1 to 65536");
+  if (options.prefill_chunk < 0 || options.prefill_chunk > kMaxChunk)
+    refuse("prefill_chunk", options.prefill_chunk, "0 (what suits the device) to 65536");
   if (options.max_cache_tokens < 0) refuse("max_cache_tokens", options.max_cache_tokens, "0 (max_batch times the context) or more");
 }
 
@@ -85,11 +86,11 @@ Engine::Impl::Impl(MiniLLM& model_in, const Tokenizer* tokenizer_in, const Engin
       mode(model.attention_mode(options.use_flash_attention, options.flash_block_size)),
       cache(make_cache(model, options)),
       scheduler(*cache, {.max_batch = options.max_batch,
-                         .max_step_rows = std::max(options.prefill_chunk, options.max_batch),
+                         .max_step_rows = std::max(model.step_rows(options.prefill_chunk), options.max_batch),
                          .preempt_every = preempt_every_from_environment()}),
       sampler(model.config.vocab_size),
       logits(static_cast<size_t>(model.config.vocab_size)) {
-  const int64_t max_rows = std::max(options.prefill_chunk, options.max_batch);
+  const int64_t max_rows = std::max(model.step_rows(options.prefill_chunk), options.max_batch);
   const int64_t logit_rows_at_most = std::min(options.max_batch, logit_rows_at_once(model.config, max_rows));
   model.workspace.reserve({.max_rows = max_rows, .max_logit_rows = logit_rows_at_most, .max_sequences = options.max_batch});
   batch.reserve(max_rows, options.max_batch);

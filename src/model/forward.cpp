@@ -145,8 +145,9 @@ class Run {
     batch.clear();
     wanted_.clear();
     pieces_.clear();
-    while (row < input_.batch() && batch.n_rows() < kStepRows) {
-      const int64_t n = std::min(kStepRows - batch.n_rows(), input_.length(row) - done);
+    const int64_t most = model_.step_rows();
+    while (row < input_.batch() && batch.n_rows() < most) {
+      const int64_t n = std::min(most - batch.n_rows(), input_.length(row) - done);
       if (n > 0) {
         want(row, done, n, batch.n_rows());
         batch.add(cache_, row, input_.tokens(row).subspan(static_cast<size_t>(done), static_cast<size_t>(n)));
@@ -222,7 +223,8 @@ Tensor MiniLLM::Impl::forward(const Tensor& input_ids, const ForwardOptions& opt
 
   const int64_t wanted = options.last_logits_only ? input.batch() : input.n_tokens();
   const int64_t logit_rows = std::clamp<int64_t>(wanted, 1, logit_rows_at_once(config, kStepRows));
-  workspace.reserve({.max_rows = kStepRows, .max_logit_rows = logit_rows, .max_sequences = std::min(input.batch(), kStepRows)});
+  const int64_t rows = std::clamp(input.n_tokens(), kStepRows, step_rows());
+  workspace.reserve({.max_rows = rows, .max_logit_rows = logit_rows, .max_sequences = std::min(input.batch(), rows)});
   CacheGuard guard(cache);
   for (int64_t row = 0; row < input.batch(); ++row) cache.reserve(row, cache.length(row) + input.length(row));
   Tensor logits = Run(*this, input, cache, options).logits();

@@ -1,6 +1,7 @@
 // model.cpp - loading and making models.
 #include "minillm/model.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "base/bytes.h"
@@ -61,6 +62,10 @@ std::unique_ptr<PagedCache> MiniLLM::Impl::make_cache(int64_t n_rows, int64_t ma
 AttentionMode MiniLLM::Impl::attention_mode(bool flash, int64_t flash_block_size) const {
   check_block_size(flash_block_size);
   return {.flash = flash, .block_size = flash_block_size != 0 ? flash_block_size : block_size};
+}
+
+int64_t MiniLLM::Impl::step_rows(int64_t wanted) const {
+  return wanted > 0 ? wanted : std::min(backend->default_step_rows(), std::max(kStepRows, config.context_length));
 }
 
 MiniLLM::MiniLLM(const ModelConfig& config, const LoadOptions& options) {

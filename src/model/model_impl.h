@@ -23,6 +23,8 @@ struct MiniLLM::Impl {
   std::string fingerprint;
   StepBatch batch;  ///< Of forward().
 
+  /// Most rows of a step, where nothing else is `wanted`.
+  int64_t step_rows(int64_t wanted = 0) const;
   Tensor forward(const Tensor& input_ids, const ForwardOptions& options);
   /// A cache for this model on its own backend. `max_pages` bounds all rows together.
   std::unique_ptr<PagedCache> make_cache(int64_t n_rows, int64_t max_pages, Dtype dtype) const;
@@ -31,6 +33,6 @@ struct MiniLLM::Impl {
 };
 
 inline constexpr int64_t kPageTokens = 64;  ///< Of caches that the library makes for itself.
-inline constexpr int64_t kStepRows = 512;   ///< Longer inputs are computed in steps of this many rows.
+inline constexpr int64_t kStepRows = 512;   ///< What every model has room for from the beginning.
 
 }  // namespace minillm

@@ -169,10 +169,10 @@ void bind_generator(nb::module_& m) {
   nb::class_<PyGenerator> generator(m, "TextGenerator", "Generates from prompts: the short way to use a model.");
   generator.def(
       "__init__", &init_generator, "model"_a = nb::none(), nb::kw_only(), "use_flash_attention"_a = true, "flash_block_size"_a = 0,
-      "tokenizer"_a = nb::none(), "max_batch"_a = 16, "prefill_chunk"_a = 512, "kv_dtype"_a = nb::none(), nb::keep_alive<1, 2>(),
+      "tokenizer"_a = nb::none(), "max_batch"_a = 16, "prefill_chunk"_a = 0, "kv_dtype"_a = nb::none(), nb::keep_alive<1, 2>(),
       nb::keep_alive<1, 6>(),
       nb::sig("def __init__(self, model: MiniLLM | None = None, *, use_flash_attention: bool = True, flash_block_size: int = 0, "
-              "tokenizer: Tokenizer | None = None, max_batch: int = 16, prefill_chunk: int = 512, kv_dtype: typing.Any = None) -> None"),
+              "tokenizer: Tokenizer | None = None, max_batch: int = 16, prefill_chunk: int = 0, kv_dtype: typing.Any = None) -> None"),
       "Without a model: the default one, which must have been pulled.");
   generator.def("generate", &generate, "prompt_ids"_a, "arguments"_a, nb::sig(generate_signature.c_str()),
                 "Prompt and continuation. One prompt (a list or 1-D array of ids) gives a list of ids; several (a list of lists or a 2-D "
@@ -235,10 +235,10 @@ void bind_engine(nb::module_& m) {
         const std::lock_guard lock(model.mutex);
         new (self) PyEngine{&model, Engine(model.model, tokenizer, options)};
       },
-      "model"_a, "tokenizer"_a = nb::none(), nb::kw_only(), "max_batch"_a = 16, "prefill_chunk"_a = 512, "use_flash_attention"_a = true,
+      "model"_a, "tokenizer"_a = nb::none(), nb::kw_only(), "max_batch"_a = 16, "prefill_chunk"_a = 0, "use_flash_attention"_a = true,
       "flash_block_size"_a = 0, "max_cache_tokens"_a = 0, "kv_dtype"_a = nb::none(), nb::keep_alive<1, 2>(), nb::keep_alive<1, 3>(),
       nb::sig(
-          "def __init__(self, model: MiniLLM, tokenizer: Tokenizer | None = None, *, max_batch: int = 16, prefill_chunk: int = 512, "
+          "def __init__(self, model: MiniLLM, tokenizer: Tokenizer | None = None, *, max_batch: int = 16, prefill_chunk: int = 0, "
           "use_flash_attention: bool = True, flash_block_size: int = 0, max_cache_tokens: int = 0, kv_dtype: typing.Any = None) -> None"));
   engine.def(
       "submit",

@@ -116,7 +116,7 @@ TEST_F(CachedGeneration, RefusesWhatMakesNoSense) {
   CachedText uneven = empty();
   uneven.tokens = {1, 2};
   refused(wrong, "holds 0 tokens, the text 2", uneven, {1}, greedy(1));
-  expect_error(wrong, "prefill_chunk", [&] { TextGenerator(model_, {.prefill_chunk = 0}).generate_cached(text, {1}, greedy(1)); });
+  expect_error(wrong, "prefill_chunk", [&] { TextGenerator(model_, {.prefill_chunk = -1}).generate_cached(text, {1}, greedy(1)); });
 }
 
 }  // namespace

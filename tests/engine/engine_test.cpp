@@ -106,7 +106,7 @@ TEST_F(EngineTest, RefusesBadOptions) {
   };
   refused("max_batch is 0", [](EngineOptions& o) { o.max_batch = 0; });
   refused("max_batch is 1025", [](EngineOptions& o) { o.max_batch = 1025; });
-  refused("prefill_chunk is 0", [](EngineOptions& o) { o.prefill_chunk = 0; });
+  refused("prefill_chunk is -1", [](EngineOptions& o) { o.prefill_chunk = -1; });
   refused("prefill_chunk is 65537", [](EngineOptions& o) { o.prefill_chunk = 65537; });
   refused("max_cache_tokens is -1", [](EngineOptions& o) { o.max_cache_tokens = -1; });
   refused("flash_block_size is 17", [](EngineOptions& o) { o.flash_block_size = 17; });
