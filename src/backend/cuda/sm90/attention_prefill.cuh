@@ -257,6 +257,7 @@ struct Consumer {
                              uniform(work.head),
                              uniform(work.batch),
                              0};
+      __syncwarp();  // Every lane has read.
       if (thread % 32 == 0) shared.tiles.release(work_at);
       work_at.advance();
       if (tile.n_rows == 0) break;
