@@ -69,8 +69,8 @@ static Pages make_pages(const Problem& s, const Tensors& t, int page, int rows, 
   for (int b = 0; b < s.batch; ++b)
     for (int i = 0; i < n; ++i) table.push_back(int(uint32_t(b * n + i) * 2654435761u % uint32_t(s.batch * n)) % (s.batch * n));
   std::vector<StepTile> tiles;
-  for (int row = (s.n_queries - 1) / rows * rows; row >= 0; row -= rows)
-    for (int b = 0; b < s.batch; ++b)
+  for (int b = 0; b < s.batch; ++b)
+    for (int row = (s.n_queries - 1) / rows * rows; row >= 0; row -= rows)
       tiles.push_back({b * s.n_queries + row, std::min(rows, s.n_queries - row), s.n_keys, row + 1 + s.n_keys - s.n_queries, b * n});
   Pages p{};
   CHECK(cudaMalloc(&p.tiles, tiles.size() * sizeof(StepTile)));
@@ -141,7 +141,7 @@ Variant paged() {
 }
 static const std::vector<Variant> kPaged = {
     paged<128, 2, 128, 16>(), paged<128, 2, 128, 64>(), paged<64, 2, 128, 16>(), paged<64, 2, 128, 64>(),
-    paged<64, 3, 128, 64>(),  paged<256, 2, 80, 16>(),  paged<256, 2, 80, 64>(),
+    paged<64, 3, 128, 64>(),  paged<256, 2, 80, 16>(),  paged<256, 2, 64, 64>(),
 };
 static const std::vector<Variant> kVariants = {
     variant<128, 2, 128, true>(), variant<128, 2, 176, true>(), variant<128, 2, 176, false>(), variant<128, 2, 128, false>(),

@@ -24,21 +24,25 @@ constexpr int64_t kTileRowsOfStep = 64;  ///< Rows of one sequence that one bloc
 
 using WideTile = std::array<int32_t, sm90::kStepTileInts>;
 
-/// The step's rows in tiles for the Hopper kernel (sm90::StepTile), those with the most keys first.
-std::vector<WideTile> wide_tiles(const Batch& batch, int64_t page_tokens) {
-  std::vector<WideTile> tiles;
+/// The step's rows in tiles for the Hopper kernel (sm90::StepTile). Sequence after sequence, so that their keys stay in L2, the longest
+/// first; in each the last rows first, which see the most keys. The last tiles are so the shortest.
+void add_wide_tiles(std::vector<WideTile>& tiles, const Batch& batch, int64_t page_tokens, int64_t tile_rows) {
+  struct Sequence {
+    int64_t n_keys, n_rows, first_row, table;
+  };
+  std::vector<Sequence> sequences;
   int64_t first_row = 0, table = 0;
-  for (const SequenceSlice& sequence : batch.sequences) {
-    const int64_t n_keys = sequence.n_cached + sequence.n_rows;
-    for (int64_t i = 0; i < sequence.n_rows; i += sm90::kStepTileRows)
-      tiles.push_back({static_cast<int32_t>(first_row + i),
-                       static_cast<int32_t>(std::min<int64_t>(sm90::kStepTileRows, sequence.n_rows - i)), static_cast<int32_t>(n_keys),
-                       static_cast<int32_t>(sequence.n_cached + i + 1), static_cast<int32_t>(table)});
-    if (sequence.n_rows > 0) table += ceil_div(n_keys, page_tokens);
-    first_row += sequence.n_rows;
+  for (const SequenceSlice& slice : batch.sequences) {
+    if (slice.n_rows == 0) continue;
+    sequences.push_back({slice.n_cached + slice.n_rows, slice.n_rows, first_row, table});
+    table += ceil_div(slice.n_cached + slice.n_rows, page_tokens);
+    first_row += slice.n_rows;
   }
-  std::ranges::stable_sort(tiles, [](const WideTile& a, const WideTile& b) { return a[3] + a[1] > b[3] + b[1]; });
-  return tiles;
+  std::ranges::stable_sort(sequences, std::ranges::greater(), &Sequence::n_keys);
+  for (const Sequence& s : sequences)
+    for (int64_t i = (s.n_rows - 1) / tile_rows * tile_rows; i >= 0; i -= tile_rows)
+      tiles.push_back({static_cast<int32_t>(s.first_row + i), static_cast<int32_t>(std::min(tile_rows, s.n_rows - i)),
+                       static_cast<int32_t>(s.n_keys), static_cast<int32_t>(s.n_keys - s.n_rows + i + 1), static_cast<int32_t>(s.table)});
 }
 
 }  // namespace
@@ -134,7 +138,7 @@ void CudaBackend::reserve_workspace(const WorkspaceShape& shape) {
   keep(narrow_, static_cast<size_t>(shape.max_rows * widest) * sizeof(uint16_t));
   keep(split_inputs_, split_input_bytes(std::min(shape.max_rows, kFewTokens), widest));
   keep(split_gated_, split_input_bytes(std::min(shape.max_rows, kFewTokens / 2), shape.ffn));
-  keep(step_buffer_, static_cast<size_t>(12 * shape.max_rows + shape.max_sequences * ceil_div(shape.max_context, 16)) * sizeof(int32_t));
+  keep(step_buffer_, static_cast<size_t>(17 * shape.max_rows + shape.max_sequences * ceil_div(shape.max_context, 16)) * sizeof(int32_t));
   keep(rows_buffer_, static_cast<size_t>(std::max<int64_t>(shape.max_logit_rows, 1)) * sizeof(int32_t));
 }
 
@@ -162,7 +166,12 @@ void CudaBackend::lay_out_step(int64_t page_tokens) {
   const size_t n = batch_.tokens.size();
   size_t n_tiles = 0;
   for (const SequenceSlice& sequence : batch_.sequences) n_tiles += static_cast<size_t>(ceil_div(sequence.n_rows, kTileRowsOfStep));
-  const std::vector<WideTile> wide = n > static_cast<size_t>(kFewTokens) ? wide_tiles(batch_, page_tokens) : std::vector<WideTile>();
+  std::vector<WideTile> wide;
+  size_t first_of_list[std::size(sm90::kStepTileRows) + 1] = {};
+  for (size_t list = 0; list < std::size(sm90::kStepTileRows); ++list) {
+    if (n > static_cast<size_t>(kFewTokens)) add_wide_tiles(wide, batch_, page_tokens, sm90::kStepTileRows[list]);
+    first_of_list[list + 1] = wide.size();
+  }
   const size_t first_tile = 5 * n, first_wide = first_tile + 2 * n_tiles, first_table = first_wide + wide.size() * sm90::kStepTileInts;
   step_host_.resize(first_table);
   std::ranges::copy(batch_.tokens, step_host_.begin());
@@ -192,8 +201,10 @@ void CudaBackend::lay_out_step(int64_t page_tokens) {
   step_.key_counts = data + 3 * n;
   step_.table_starts = data + 4 * n;
   step_.tiles = data + first_tile;
-  step_.wide_tiles = data + first_wide;
-  step_.n_wide_tiles = static_cast<int64_t>(wide.size());
+  for (size_t list = 0; list < std::size(sm90::kStepTileRows); ++list) {
+    step_.wide_tiles[list] = data + first_wide + first_of_list[list] * sm90::kStepTileInts;
+    step_.n_wide_tiles[list] = static_cast<int64_t>(first_of_list[list + 1] - first_of_list[list]);
+  }
   step_.max_keys = 0;
   for (const SequenceSlice& sequence : batch_.sequences) step_.max_keys = std::max(step_.max_keys, sequence.n_cached + sequence.n_rows);
   step_.tables = data + first_table;

@@ -146,10 +146,11 @@ void CudaBackend::narrow_attention(TensorView out, ConstTensorView q, const Cuda
   p.lse = lse ? lse.f32() : nullptr;
   p.cache = kv.layout(layer);
   p.a = scalars_of(params);
-  p.tiles = step.wide_tiles;
+  const int list = params.head_dim == 64 ? 0 : 1;
+  p.tiles = step.wide_tiles[list];
   p.tables = step.tables;
   p.n_rows = step.n_rows;
-  p.n_tiles = step.n_wide_tiles;
+  p.n_tiles = step.n_wide_tiles[list];
   p.max_keys = step.max_keys;
   p.tickets = static_cast<int*>(tickets_.data());
   p.n_multiprocessors = n_multiprocessors_;

@@ -64,7 +64,7 @@ void launch_step(const StepAttention& s, cudaStream_t stream) {
 template <int kHeadDim, int kKeys>
 void launch_for_type(const StepAttention& s, cudaStream_t stream) {
   static_assert(sizeof(StepTile) == kStepTileInts * sizeof(int32_t));
-  constexpr int kWarpgroups = kStepTileRows / 64;
+  constexpr int kWarpgroups = kStepTileRows[kHeadDim == 64 ? 0 : 1] / 64;
   if (s.cache.dtype == Dtype::kF16)
     launch_step<PrefillTraits<__half, kHeadDim, kWarpgroups, kKeys, true, true>>(s, stream);
   else

@@ -5,8 +5,9 @@
 
 namespace minillm::cuda::sm90 {
 
-constexpr int kStepTileRows = 128;  ///< Query rows of a tile, all of one sequence.
-constexpr int kStepTileInts = 5;    ///< Of a tile's entry in the step: first row, rows, keys, what its first row sees, its block table.
+/// Query rows of a tile, all of one sequence: what heads of 64 elements, and all others, are fastest with.
+constexpr int kStepTileRows[] = {192, 128};
+constexpr int kStepTileInts = 5;  ///< Of a tile's entry in the step: first row, rows, keys, what its first row sees, its block table.
 
 struct StepAttention {
   const void* q = nullptr;  ///< [T, H, D] in the cache's dtype.
@@ -15,7 +16,7 @@ struct StepAttention {
   float* lse = nullptr;  ///< [T, H] or null.
   KeyLayout cache;
   AttentionScalars a;
-  const int32_t* tiles = nullptr;   ///< n_tiles entries, those with the most keys first.
+  const int32_t* tiles = nullptr;   ///< n_tiles entries for this head_dim: the longest sequence first, in it the last rows first.
   const int32_t* tables = nullptr;  ///< Block tables, where the entries say.
   int64_t n_rows = 0, n_tiles = 0, max_keys = 0;
   int* tickets = nullptr;  ///< Two zeroed counters, zero again afterwards.
