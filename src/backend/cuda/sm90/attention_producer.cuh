@@ -10,38 +10,47 @@ namespace minillm::cuda::sm90 {
 /// box for each 64 columns; paged ones one for each piece of a page as well.
 template <typename Traits>
 struct KeyBox {
+  /// Where the box of one tile lies: found a tile ahead, so that nothing but the copy follows the wait for a free stage.
+  struct Place {
+    int page, row;     ///< Paged: the page and the row in it; else the row in the batch entry.
+    uint32_t n_bytes;  ///< Of all the tile's boxes: to the end of the last one that holds a key of the sequence.
+    bool wanted;
+  };
   const PrefillParams& p;
   const PrefillTile& tile;
-  int column, first, n_boxes;  ///< first: key of the tile at which the box begins.
+  int column, first, kv_head;  ///< first: key of the tile at which the box begins.
 
   __device__ __forceinline__ KeyBox(const PrefillParams& p_in, const PrefillTile& tile_in, int lane) : p(p_in), tile(tile_in) {
     column = lane % Traits::kBoxes;
-    first = Traits::kPaged ? lane / Traits::kBoxes * p.box_keys : lane / Traits::kBoxes * Traits::kKeys;
-    n_boxes = Traits::kPaged ? Traits::kKeys / p.box_keys : 1;
+    first = lane / Traits::kBoxes * (Traits::kPaged ? p.box_keys : Traits::kKeys);
+    kv_head = tile.head / p.heads_per_kv;
   }
-  /// Keys of tile n that are copied: to the end of the last box that holds one of the sequence's.
-  __device__ __forceinline__ int keys_of(int n) const {
-    if (!Traits::kPaged) return Traits::kKeys;
-    return min(n_boxes, (tile.n_keys - n * Traits::kKeys + p.box_keys - 1) / p.box_keys) * p.box_keys;
-  }
-  /// The page of the box in tile n.
-  __device__ __forceinline__ int page(int n) const {
+  __device__ __forceinline__ Place place(int n) const {
     const int key = n * Traits::kKeys + first;
-    return Traits::kPaged && n >= 0 && first < keys_of(n) ? p.tables[tile.table + key / p.page_tokens] : 0;
+    if constexpr (!Traits::kPaged) {
+      return {0, key, Traits::kKeyBytes, first == 0};
+    } else {
+      if (n < 0) return {};
+      const int left = tile.n_keys - n * Traits::kKeys;  // box_keys is a power of two.
+      const int n_keys = min(Traits::kKeys, (left + p.box_keys - 1) & -p.box_keys);
+      const bool wanted = first < n_keys;
+      const int page = key / p.page_tokens;
+      return {wanted ? p.tables[tile.table + page] : 0, key - page * p.page_tokens, static_cast<uint32_t>(n_keys * Traits::kBoxes * 128),
+              wanted};
+    }
   }
   __device__ __forceinline__ void load(Pipeline<Traits::kStages>& ring, Cursor<Traits::kStages>& at, const CUtensorMap* map,
-                                       unsigned char* stage, int n, int page) const {
-    const int kv_head = tile.head / p.heads_per_kv, n_keys = keys_of(n);
+                                       unsigned char* stage, const Place& from) const {
     Barrier& full = ring.full[at.stage];
-    ring.wait_empty(at);
-    if (column == 0 && first == 0) full.arrive_expecting(n_keys * Traits::kBoxes * 128);
-    __syncwarp();
     unsigned char* const to = stage + column * Traits::kKeys * 128 + first * 128;
-    if (first < n_keys) {
+    ring.wait_empty(at);
+    if (column == 0 && first == 0) full.arrive_expecting(from.n_bytes);
+    __syncwarp();
+    if (from.wanted) {
       if constexpr (Traits::kPaged)
-        load_box(map, to, full, column * kBoxColumns, (n * Traits::kKeys + first) % p.page_tokens, kv_head, page);
+        load_box(map, to, full, column * kBoxColumns, from.row, kv_head, from.page);
       else
-        load_box(map, to, full, column * kBoxColumns, kv_head, n * Traits::kKeys, tile.batch);
+        load_box(map, to, full, column * kBoxColumns, kv_head, from.row, tile.batch);
     }
     at.advance();
   }
@@ -67,8 +76,9 @@ __device__ __forceinline__ void produce(const PrefillParams& p, PrefillShared<Tr
 
     const KeyBox<Traits> box(p, tile, lane);
     // In the order of use: scores run one key tile ahead of the output, so keys go first. Pages are looked up one tile earlier still.
-    int n = key_tiles<Traits>(tile) - 1, page = box.page(n), next_page = box.page(n - 1);
-    if (n >= 0) box.load(shared.keys, key_at, &p.k, shared.k[key_at.stage], n, page);
+    int n = key_tiles<Traits>(tile) - 1;
+    auto now = box.place(n), next = box.place(n - 1);
+    if (n >= 0) box.load(shared.keys, key_at, &p.k, shared.k[key_at.stage], now);
     shared.queries.wait_empty(query_at);
     if (lane == 0) {
       Barrier& query_full = shared.queries.full[0];
@@ -78,13 +88,13 @@ __device__ __forceinline__ void produce(const PrefillParams& p, PrefillShared<Tr
     }
     query_at.advance();
     for (; n > 0; --n) {
-      const int after = box.page(n - 2);
-      box.load(shared.keys, key_at, &p.k, shared.k[key_at.stage], n - 1, next_page);
-      box.load(shared.values, value_at, &p.v, shared.v[value_at.stage], n, page);
-      page = next_page;
-      next_page = after;
+      const auto after = box.place(n - 2);
+      box.load(shared.keys, key_at, &p.k, shared.k[key_at.stage], next);
+      box.load(shared.values, value_at, &p.v, shared.v[value_at.stage], now);
+      now = next;
+      next = after;
     }
-    if (n == 0) box.load(shared.values, value_at, &p.v, shared.v[value_at.stage], 0, page);
+    if (n == 0) box.load(shared.values, value_at, &p.v, shared.v[value_at.stage], now);
     if (lane == 0) index = gridDim.x + atomicAdd(&p.tickets[0], 1);
     index = __shfl_sync(0xFFFFFFFFu, index, 0);
   }
