@@ -7,10 +7,12 @@ if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nv
   set(CMAKE_CUDA20_EXTENSION_COMPILE_OPTION -std=c++20)
 endif()
 
+set(MINILLM_CUDA_ARCHITECTURES "80;90" CACHE STRING "GPU generations to compile for; one of them halves the time of a build")
+
 file(GLOB cuda_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/backend/cuda/*.cpp ${CMAKE_SOURCE_DIR}/src/backend/cuda/*.cu
   ${CMAKE_SOURCE_DIR}/src/backend/cuda/instantiations/*.cu)
 add_library(minillm_cuda STATIC ${cuda_sources})
-set_target_properties(minillm_cuda PROPERTIES CUDA_ARCHITECTURES "80;90" CUDA_SEPARABLE_COMPILATION OFF)
+set_target_properties(minillm_cuda PROPERTIES CUDA_ARCHITECTURES "${MINILLM_CUDA_ARCHITECTURES}" CUDA_SEPARABLE_COMPILATION OFF)
 file(GLOB hopper_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/backend/cuda/sm90/*.cpp ${CMAKE_SOURCE_DIR}/src/backend/cuda/sm90/*.cu)
 add_library(minillm_cuda_sm90 OBJECT ${hopper_sources})
 set_target_properties(minillm_cuda_sm90 PROPERTIES CUDA_ARCHITECTURES 90a-real CUDA_SEPARABLE_COMPILATION OFF)

@@ -66,6 +66,71 @@ TEST_P(Composites, AttentionInputMatchesItsParts) {
     }
 }
 
+/// A device may leave queries, keys and values to attention there; every bit of the result and of the cache stays the same.
+TEST_P(Composites, AttentionInAWholeStepEqualsItsParts) {
+  struct Shape4 {
+    int64_t heads, kv_heads, dim, window;
+    Dtype dtype;
+    bool extras;
+  };
+  constexpr int64_t kHidden = 128;
+  for (const Shape4& s :
+       {Shape4{4, 2, 64, 0, Dtype::kF16, false}, Shape4{9, 3, 64, 40, Dtype::kBF16, true}, Shape4{8, 1, 128, 0, Dtype::kBF16, true},
+        Shape4{4, 4, 96, 100, Dtype::kF16, true}, Shape4{4, 1, 256, 0, Dtype::kBF16, true}, Shape4{2, 2, 64, 0, Dtype::kF32, true}}) {
+    SCOPED_TRACE(testing::Message() << s.heads << "/" << s.kv_heads << " x " << s.dim);
+    const int64_t columns = (s.heads + 2 * s.kv_heads) * s.dim;
+    const auto weight = HostWeight(1, Dtype::kBF16, columns, kHidden).pack(*backend_);
+    const Array norm(*backend_, {kHidden}, randn(2, kHidden)), bias(*backend_, {columns}, randn(3, columns)),
+        head_norm(*backend_, {s.dim}, randn(4, s.dim));
+    AttentionInput input;
+    input.norm = norm;
+    input.qkv = weight.get();
+    if (s.extras) input.bias = bias, input.q_norm = input.k_norm = head_norm, input.rope_layout = RopeLayout::kInterleaved;
+    input.n_heads = s.heads, input.n_kv_heads = s.kv_heads, input.head_dim = s.dim, input.rope_dim = s.extras ? s.dim / 2 : s.dim;
+    AttentionParams params;
+    params.n_heads = s.heads, params.n_kv_heads = s.kv_heads, params.head_dim = s.dim, params.scale = 0.125f;
+    params.window = s.window, params.block_size = 64;
+    const std::vector<float> frequencies(static_cast<size_t>(input.rope_dim / 2), 0.37f);
+    for (const std::vector<Step::Row>& rows :
+         {std::vector<Step::Row>{{0, 1}}, {{64, 1}}, {{255, 1}, {256, 1}, {3, 1}}, {{15, 1}, {1500, 1}, {16, 1}, {63, 1}, {700, 1}}}) {
+      const Step step(rows, 16, 3);
+      const int64_t t = step.n_rows();
+      const KvShape shape{.n_layers = 2, .n_kv_heads = s.kv_heads, .head_dim = s.dim, .page_tokens = 16, .max_pages = 0, .dtype = s.dtype};
+      const auto whole_kv = make_storage(*backend_, shape, step.n_pages), plain_kv = make_storage(*backend_, shape, step.n_pages);
+      fill(*whole_kv, step, false);
+      fill(*plain_kv, step, false);
+      const Array x(*backend_, {t, kHidden}, randn(5, t * kHidden)), angles(*backend_, {t, input.rope_dim});
+      const Array q(*backend_, {t, s.heads, s.dim}), whole(*backend_, {t, s.heads, s.dim}), plain(*backend_, {t, s.heads, s.dim});
+      backend_->reserve_workspace(TinyDecoder::workspace(8, 2000, 8));
+      backend_->begin_step(step.batch());
+      backend_->rope_angles(angles, frequencies);
+      backend_->attention_input(q, x, input, angles, *plain_kv, 1);
+      backend_->attention(plain, q, *plain_kv, 1, params);
+      const StepKey key{new_serial(), whole_kv->serial(), t, 64, true, false};
+      for (int repeats = 0; repeats < 3; ++repeats)  // Run, recorded, replayed.
+        backend_->repeat(key, [&] {
+          backend_->attention_input(q, x, input, angles, *whole_kv, 1);
+          backend_->attention(whole, q, *whole_kv, 1, params);
+        });
+      backend_->sync();
+      EXPECT_EQ(whole.host(), plain.host());
+      for (size_t b = 0; b < step.rows.size(); ++b) {
+        std::vector<float> k[2], v[2];
+        for (int i = 0; i < 2; ++i) {
+          k[i].resize(static_cast<size_t>(s.kv_heads * s.dim));
+          v[i].resize(k[i].size());
+          const int64_t slot = step.rows[b].n_cached;
+          (i == 0 ? whole_kv : plain_kv)
+              ->read(1, step.tables[b][static_cast<size_t>(slot / 16)], slot % 16, {k[i].data(), Dtype::kF32, {1, s.kv_heads, s.dim}},
+                     {v[i].data(), Dtype::kF32, {1, s.kv_heads, s.dim}});
+        }
+        EXPECT_EQ(k[0], k[1]) << "keys of sequence " << b;
+        EXPECT_EQ(v[0], v[1]) << "values of sequence " << b;
+      }
+    }
+  }
+}
+
 TEST_P(Composites, AttentionOutputAndFeedForwardMatchTheirParts) {
   for (const TinyTypes& types : kTinyTypes)
     for (const bool extras : {false, true}) {

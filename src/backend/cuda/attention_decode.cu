@@ -10,8 +10,10 @@
 
 #include "backend/cuda/check.h"
 #include "backend/cuda/device/decode_tile.cuh"
+#include "backend/cuda/device/element.cuh"
 #include "backend/cuda/device/launch.cuh"
 #include "backend/cuda/device/reduce.cuh"
+#include "backend/cuda/device/rotate.cuh"
 #include "backend/cuda/few_tokens_launch.cuh"
 #include "backend/cuda/operations.h"
 
@@ -27,10 +29,11 @@ struct DecodeArguments {
   KeyLayout cache;
   DeviceStep step;
   AttentionScalars a;
-  float* partial;  ///< [item][head of the group][kDim + 2]
-  unsigned int* n_done;
-  int target_runs;
-  bool one_row_each;  ///< Every row is the only new token of its sequence.
+  float* partial = nullptr;  ///< [item][head of the group][kDim + 2]
+  unsigned int* n_done = nullptr;
+  int target_runs = 0;
+  bool one_row_each = false;  ///< Every row is the only new token of its sequence.
+  AppendInputs append;        ///< With a q/k/v product: the queries come from it, and its keys and values go to the cache first.
 };
 
 template <int kDim>
@@ -156,6 +159,48 @@ __device__ __forceinline__ void finish_item(const DecodeArguments& p, const floa
   }
 }
 
+/// The group's heads of the q/k/v product to `heads`, [query heads | key | value][kDim]; key and value only where the item holds the
+/// row's token, and those go to the cache as well. Every load comes first: they take as long as all the rest.
+template <typename T, int kDim>
+__device__ __forceinline__ void prepare_heads(float* heads, const DecodeArguments& p, int row, int g, int group, bool holds_token) {
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n_ready = group + (holds_token ? 2 : 0);
+  const auto head_of = [&](int j) { return j < group ? g * group + j : p.a.n_heads + (j - group) * p.a.n_kv_heads + g; };
+  float* angles = heads + (group + 2) * kDim;
+  constexpr int kBatch = 4;
+  for (int first = 0; first < n_ready * kDim; first += kBatch * kTileThreads) {
+    float x[kBatch];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int at = first + i * kTileThreads + threadIdx.x;
+      if (at < n_ready * kDim) x[i] = raw_element(p.append, row, head_of(at / kDim), at % kDim);
+    }
+    if (first == 0)
+      for (int i = threadIdx.x; i < p.append.shape.rope_dim; i += kTileThreads)
+        angles[i] = p.append.angles[int64_t{row} * p.append.shape.rope_dim + i];
+#pragma unroll
+    for (int i = 0; i < kBatch; ++i) {
+      const int at = first + i * kTileThreads + threadIdx.x;
+      if (at < n_ready * kDim) heads[at] = x[i];
+    }
+  }
+  __syncthreads();
+  for (int j = warp; j < n_ready; j += kDecodeWarps) {
+    prepare_head(heads + j * kDim, p.append, angles, head_of(j), lane);
+    if (j < group) continue;
+    T* to = static_cast<T*>(const_cast<void*>(j == group ? p.cache.keys : p.cache.values)) + place_of_token(p.step, p.cache, row, g);
+    for (int d = lane; d < kDim; d += 32) to[d] = from_float<T>(heads[j * kDim + d]);
+  }
+}
+
+/// The token's key and value to their rows of a tile in shared memory.
+template <typename T, int kDim>
+__device__ __forceinline__ void put_token(unsigned char* tile, int tile_row, const float* key_value) {
+  for (int i = threadIdx.x; i < 2 * kDim; i += kTileThreads) {
+    unsigned char* to = tile + ((i < kDim ? 0 : kTileKeys) + tile_row) * kKeyBytes<kDim>;
+    reinterpret_cast<T*>(to)[i % kDim] = from_float<T>(key_value[i]);
+  }
+}
+
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kTileThreads) decode_kernel(const __grid_constant__ DecodeArguments p) {
   using Warp = DecodeWarp<T, kDim>;
@@ -164,9 +209,12 @@ __global__ void __launch_bounds__(kTileThreads) decode_kernel(const __grid_const
   __shared__ float scalars[kDecodeWarps * kGroupRows * 2];
   __shared__ int first_items[kFewTokens + 1];
   const uint32_t tiles = shared_address(shared);
+  auto* heads = reinterpret_cast<float*>(shared + kStages<kDim> * kTileBytes);
+  const bool appends = p.append.qkv != nullptr;
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = p.a.n_heads / p.a.n_kv_heads,
             n_rows = static_cast<int>(p.step.n_rows);
   let_successor_start();
+  touch_parameters(p);
   // What describes the step was there before the step's first kernel, and so were all keys but the newest: no need to wait yet.
   bool waited = false;
   if (threadIdx.x < n_rows) first_items[threadIdx.x + 1] = cut_of(visible_of(p, threadIdx.x), p.target_runs).n_runs * p.a.n_kv_heads;
@@ -180,26 +228,37 @@ __global__ void __launch_bounds__(kTileThreads) decode_kernel(const __grid_const
   for (int item = blockIdx.x; item < first_items[n_rows]; item += gridDim.x) {
     while (item >= first_items[row + 1]) ++row;
     const Visible v = visible_of(p, row);
+    Visible stored = v;  // What copies find in the cache.
+    if (appends) stored.last = min(v.last, v.slot);
     const Cut cut = cut_of(v, p.target_runs);
     const int g = (item - first_items[row]) % p.a.n_kv_heads, run = (item - first_items[row]) / p.a.n_kv_heads;
     const int first_tile = run * cut.tiles_a_run, n_tiles = min(cut.tiles_a_run, cut.n_tiles - first_tile);
     const int32_t* table = p.step.tables + p.step.table_starts[row];
     const auto copy = [&](int i) {
       if (i < n_tiles)
-        copy_tile<T, kDim>(tiles + i % kStages<kDim> * kTileBytes, p.cache, table, g, cut.begin + (first_tile + i) * kTileKeys, v);
+        copy_tile<T, kDim>(tiles + i % kStages<kDim> * kTileBytes, p.cache, table, g, cut.begin + (first_tile + i) * kTileKeys, stored);
       commit_copies();
     };
-    const bool is_old = p.one_row_each && cut.begin + (first_tile + kAhead) * kTileKeys <= v.slot;
+    const bool is_old = appends || (p.one_row_each && cut.begin + (first_tile + kAhead) * kTileKeys <= v.slot);
+    const int token_tile = (v.slot - cut.begin) / kTileKeys - first_tile;  ///< Of this item, where it is one.
     if (!is_old && !waited) wait_for_predecessor(), waited = true;
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) copy(i);
     if (!waited) wait_for_predecessor(), waited = true;
+    if (appends) {
+      prepare_heads<T, kDim>(heads, p, row, g, group, token_tile >= 0 && token_tile < n_tiles);
+      __syncthreads();
+    }
     Warp mine;
-    mine.load_query(p.q + (int64_t{row} * p.a.n_heads + g * group) * kDim, group, lane);
+    mine.load_query(appends ? heads : p.q + (int64_t{row} * p.a.n_heads + g * group) * kDim, group, lane);
     for (int i = 0; i < n_tiles; ++i) {
       wait_for_copies<kAhead - 1>();
       __syncthreads();  // The tile has arrived for all, and all have left the one that the next copy overwrites.
       copy(i + kAhead);
+      if (appends && i == token_tile) {
+        put_token<T, kDim>(shared + i % kStages<kDim> * kTileBytes, (v.slot - cut.begin) % kTileKeys, heads + group * kDim);
+        __syncthreads();
+      }
       const uint32_t keys = tiles + i % kStages<kDim> * kTileBytes + warp * 16 * kKeyBytes<kDim>;
       mine.step(keys, keys + kTileKeys * kKeyBytes<kDim>, cut.begin + (first_tile + i) * kTileKeys + warp * 16, v, p.a, g * group, group,
                 lane);
@@ -212,15 +271,16 @@ __global__ void __launch_bounds__(kTileThreads) decode_kernel(const __grid_const
     finish_item<kDim>(p, sums, scalars, row, g, group, cut, item, first_items[row]);
     __syncthreads();  // Before the next item's copies.
   }
-  if (!waited) wait_for_predecessor();
+  // A block without items need not wait: that others do is enough, and its place is free for the next kernel.
 }
 
 template <typename T, int kDim>
 void launch_decode(const DecodeArguments& p, cudaStream_t stream) {
-  constexpr size_t kShared = size_t{kStages<kDim>} * 2 * kTileKeys * kKeyBytes<kDim>;
-  static_assert(kShared >= size_t{kDecodeWarps} * kGroupRows * kDim * sizeof(float));
-  allow_shared(decode_kernel<T, kDim>, kShared);
-  launch(decode_kernel<T, kDim>, static_cast<unsigned>((kDim <= 64 ? 3 : 2) * multiprocessors()), kTileThreads, kShared, stream, p);
+  constexpr size_t kTiles = size_t{kStages<kDim>} * 2 * kTileKeys * kKeyBytes<kDim>;
+  static_assert(kTiles >= size_t{kDecodeWarps} * kGroupRows * kDim * sizeof(float));
+  const size_t heads = p.append.qkv == nullptr ? 0 : static_cast<size_t>(p.a.n_heads / p.a.n_kv_heads + 3) * kDim * sizeof(float);
+  allow_shared(decode_kernel<T, kDim>, kTiles + heads);
+  launch(decode_kernel<T, kDim>, static_cast<unsigned>((kDim <= 64 ? 3 : 2) * multiprocessors()), kTileThreads, kTiles + heads, stream, p);
 }
 
 template <typename T>
@@ -247,16 +307,32 @@ size_t decode_scratch_bytes(int64_t n_rows, const AttentionScalars& a) {
 }
 size_t decode_counter_bytes(const AttentionScalars& a) { return counter_bytes(a); }
 
-void decode_attention(float* out, float* lse, const float* q, const KeyLayout& cache, const DeviceStep& step,
-                      const AttentionScalars& scalars, void* scratch, cudaStream_t stream) {
-  if (step.n_rows == 0) return;
-  auto* counters = static_cast<unsigned int*>(scratch);
-  auto* partial = reinterpret_cast<float*>(static_cast<char*>(scratch) + counter_bytes(scalars));
-  const DecodeArguments p{out, lse, q, cache, step, scalars, partial, counters, target_runs(scalars), step.one_row_each};
-  if (cache.dtype == Dtype::kF16)
+namespace {
+
+void attend(DecodeArguments p, const AttentionScalars& scalars, void* scratch, cudaStream_t stream) {
+  if (p.step.n_rows == 0) return;
+  p.n_done = static_cast<unsigned int*>(scratch);
+  p.partial = reinterpret_cast<float*>(static_cast<char*>(scratch) + counter_bytes(scalars));
+  p.target_runs = target_runs(scalars);
+  p.one_row_each = p.step.one_row_each;
+  if (p.cache.dtype == Dtype::kF16)
     launch_decode_for_width<__half>(p, stream);
   else
     launch_decode_for_width<__nv_bfloat16>(p, stream);
+}
+
+}  // namespace
+
+void decode_attention(float* out, float* lse, const float* q, const KeyLayout& cache, const DeviceStep& step,
+                      const AttentionScalars& scalars, void* scratch, cudaStream_t stream) {
+  attend({out, lse, q, cache, step, scalars}, scalars, scratch, stream);
+}
+
+void append_and_attend(float* out, const AppendInputs& in, const KeyLayout& cache, const DeviceStep& step, const AttentionScalars& scalars,
+                       void* scratch, cudaStream_t stream) {
+  DecodeArguments p{out, nullptr, nullptr, cache, step, scalars};
+  p.append = in;
+  attend(p, scalars, scratch, stream);
 }
 
 }  // namespace minillm::cuda

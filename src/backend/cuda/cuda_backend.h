@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -81,6 +82,7 @@ class CudaBackend : public Backend {
 
   void few_tokens(TensorView out, ConstTensorView x, const CudaWeight& w, ConstTensorView norm, float eps, Epilogue epilogue,
                   bool gelu = false);
+  static AppendInputs append_inputs(ConstTensorView qkv, const AttentionInput& w, ConstTensorView angles);
   void plain_tokens(TensorView out, ConstTensorView x, const DeviceTensor& tensor);
   void many_tokens(TensorView out, ConstTensorView x, const CudaWeight& weight);
   // cuda_many_tokens.cpp: steps of more than kFewTokens rows.
@@ -103,6 +105,8 @@ class CudaBackend : public Backend {
                         TensorView lse);
   /// Whether products with `w` take norms and epilogues along.
   static bool fuses(const PackedWeight& w, int64_t n_rows);
+  /// `work`, in which attention_input may leave its end to attention.
+  void whole_step(const std::function<void()>& work);
   cudaGraphExec_t capture(const std::function<void()>& work);
   void forget_records();
 
@@ -126,6 +130,15 @@ class CudaBackend : public Backend {
   Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, split_gated_, decode_, argmax_scratch_, tickets_, chosen_;
   std::vector<Constants> constants_;
   std::vector<Record> records_;
+  /// In a whole step nobody looks at q: attention appends and rotates for itself, which is a kernel less a layer.
+  struct LeftToAttention {
+    AppendInputs inputs;
+    const void* q = nullptr;
+    const KvStorage* kv = nullptr;
+    int64_t layer = 0;
+  };
+  bool in_whole_step_ = false;
+  std::optional<LeftToAttention> left_to_attention_;
   int64_t n_chosen_ = 0;
   size_t decode_counters_ = 0;  ///< Bytes of counters at the beginning of decode_.
   std::vector<int32_t> step_host_;

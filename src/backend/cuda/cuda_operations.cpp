@@ -1,5 +1,6 @@
 // cuda_operations.cpp - the choice of a kernel for each operation.
 #include <algorithm>
+#include <utility>
 
 #include "backend/cuda/check.h"
 #include "backend/cuda/cuda_backend.h"
@@ -94,7 +95,15 @@ void CudaBackend::attention_input(TensorView q, ConstTensorView x, const Attenti
   if (!fuses(*w.qkv, x.dim(0))) return Backend::attention_input(q, x, w, angles, kv, layer);
   const TensorView qkv = scratch(1, x.dim(0), w.qkv->rows());
   few_tokens(qkv, x, own(*w.qkv), w.norm, w.norm_eps, Epilogue::kStore);
-  rotate_and_append(q, qkv, w, angles, kv, layer);
+  const CudaKvStorage& storage = own(kv);
+  AttentionScalars scalars;
+  scalars.n_heads = static_cast<int>(w.n_heads);
+  scalars.n_kv_heads = static_cast<int>(w.n_kv_heads);
+  scalars.head_dim = static_cast<int>(w.head_dim);
+  if (in_whole_step_ && step_on(storage).one_row_each && decodes(storage.layout(layer), {step_on(storage), x.dim(0), 0, 0}, scalars))
+    left_to_attention_ = LeftToAttention{append_inputs(qkv, w, angles), q.data, &kv, layer};
+  else
+    rotate_and_append(q, qkv, w, angles, kv, layer);
 }
 
 void CudaBackend::attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps) {
@@ -156,20 +165,22 @@ void CudaBackend::head(TensorView logits, ConstTensorView x, std::span<const int
 void CudaBackend::rotate_and_append(TensorView q, ConstTensorView qkv, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
                                     int64_t layer) {
   const CudaKvStorage& storage = own(kv);
-  const AppendShape shape{static_cast<int>(w.n_heads),
-                          static_cast<int>(w.n_kv_heads),
-                          static_cast<int>(w.head_dim),
-                          static_cast<int>(w.rope_dim),
-                          w.rope_layout,
-                          w.norm_eps};
+  const AppendInputs in = append_inputs(qkv, w, angles);
   if (q.dtype != Dtype::kF32) {
-    append_rows({q.data, qkv.f32(), floats_or_null(w.bias), floats_or_null(w.q_norm), floats_or_null(w.k_norm), angles.f32(), shape,
-                 step_on(storage), storage.layout(layer)},
-                stream_);
+    append_rows({q.data, in.qkv, in.bias, in.q_norm, in.k_norm, in.angles, in.shape, step_on(storage), storage.layout(layer)}, stream_);
     return;
   }
-  cuda::rotate_and_append(q.f32(), qkv.f32(), floats_or_null(w.bias), floats_or_null(w.q_norm), floats_or_null(w.k_norm), angles.f32(),
-                          shape, step_on(storage), storage.layout(layer), stream_);
+  cuda::rotate_and_append(q.f32(), append_inputs(qkv, w, angles), step_on(storage), storage.layout(layer), stream_);
+}
+
+AppendInputs CudaBackend::append_inputs(ConstTensorView qkv, const AttentionInput& w, ConstTensorView angles) {
+  return {qkv.f32(),
+          floats_or_null(w.bias),
+          floats_or_null(w.q_norm),
+          floats_or_null(w.k_norm),
+          angles.f32(),
+          {static_cast<int>(w.n_heads), static_cast<int>(w.n_kv_heads), static_cast<int>(w.head_dim), static_cast<int>(w.rope_dim),
+           w.rope_layout, w.norm_eps}};
 }
 
 AttentionScalars CudaBackend::scalars_of(const AttentionParams& p) {
@@ -222,6 +233,15 @@ void CudaBackend::attention(TensorView out, ConstTensorView q, const KvStorage& 
   if (q.dtype != Dtype::kF32) return narrow_attention(out, q, storage, layer, params, lse);
   int64_t max_keys = 0;
   for (const SequenceSlice& sequence : batch_.sequences) max_keys = std::max(max_keys, sequence.n_cached + sequence.n_rows);
+  if (left_to_attention_) {
+    const LeftToAttention left = *std::exchange(left_to_attention_, std::nullopt);
+    if (left.q != q.data || left.kv != &kv || left.layer != layer || lse || !params.flash)
+      throw Error(ErrorCode::kInternal, "cuda: attention of another layer than the one that attention_input began");
+    const AttentionScalars scalars = scalars_of(params);
+    append_and_attend(out.f32(), left.inputs, storage.layout(layer), step_on(storage), scalars, decode_scratch(step_.n_rows, scalars),
+                      stream_);
+    return;
+  }
   attend(out, q, storage.layout(layer), {step_on(storage), step_.n_rows, 0, 0}, params, lse, max_keys);
 }
 

@@ -133,9 +133,15 @@ struct AppendShape {
   RopeLayout layout = RopeLayout::kHalves;
   float eps = 1e-5f;
 };
+/// The q/k/v product of a step's rows and what makes its heads ready.
+struct AppendInputs {
+  const float* qkv = nullptr;                                         ///< [n_rows, H + 2G, D]
+  const float *bias = nullptr, *q_norm = nullptr, *k_norm = nullptr;  ///< Each may be null.
+  const float* angles = nullptr;                                      ///< [n_rows, rope_dim]
+  AppendShape shape;
+};
 /// q, k, v of each row: bias, norm of q and k, rotation; q to `q`, k and v to their slots.
-void rotate_and_append(float* q, const float* qkv, const float* bias, const float* q_norm, const float* k_norm, const float* angles,
-                       const AppendShape& shape, const DeviceStep& step, const KeyLayout& cache, cudaStream_t stream);
+void rotate_and_append(float* q, const AppendInputs& in, const DeviceStep& step, const KeyLayout& cache, cudaStream_t stream);
 
 // attention_decode.cu
 /// Whether decode_attention takes this; flash_attention takes everything.
@@ -145,6 +151,9 @@ size_t decode_scratch_bytes(int64_t n_rows, const AttentionScalars& scalars);
 size_t decode_counter_bytes(const AttentionScalars& scalars);
 void decode_attention(float* out, float* lse, const float* q, const KeyLayout& cache, const DeviceStep& step,
                       const AttentionScalars& scalars, void* scratch, cudaStream_t stream);
+/// rotate_and_append and then decode_attention, for a step with one row a sequence; q is never stored.
+void append_and_attend(float* out, const AppendInputs& in, const KeyLayout& cache, const DeviceStep& step, const AttentionScalars& scalars,
+                       void* scratch, cudaStream_t stream);
 
 // attention_chunk.cu
 bool attends_in_chunks(const KeyLayout& cache, const AttentionRows& rows, const AttentionScalars& scalars);

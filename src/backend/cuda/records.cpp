@@ -17,13 +17,26 @@ void CudaBackend::repeat(const StepKey& key, const std::function<void()>& work) 
   if (key.n_rows > kFewTokens || !key.flash) return work();
   auto record = std::ranges::find(records_, key, &Record::key);
   if (record == records_.end()) {
-    work();
+    whole_step(work);
     if (records_.size() >= kMostRecords) forget_records();
     records_.push_back({key, nullptr});
     return;
   }
-  if (record->graph == nullptr) record->graph = capture(work);
+  if (record->graph == nullptr) record->graph = capture([&] { whole_step(work); });
   MINILLM_CUDA(cudaGraphLaunch(record->graph, stream_));
+}
+
+void CudaBackend::whole_step(const std::function<void()>& work) {
+  struct Leave {
+    CudaBackend& backend;
+    ~Leave() {
+      backend.in_whole_step_ = false;
+      backend.left_to_attention_.reset();
+    }
+  } leave{*this};
+  in_whole_step_ = true;
+  work();
+  if (left_to_attention_) throw Error(ErrorCode::kInternal, "cuda: attention_input without attention");
 }
 
 cudaGraphExec_t CudaBackend::capture(const std::function<void()>& work) {

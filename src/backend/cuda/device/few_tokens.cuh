@@ -126,9 +126,21 @@ __device__ __forceinline__ void store_split_one(const FewTokenProduct& p, int to
   to[32] = __float2bfloat16_rn(value - __bfloat162float(high));
 }
 
+/// kAdd: the first element that this thread will add to in finish_tiles; loaded early, since it comes from L2. With many tokens the
+/// registers serve better for other things.
+template <int kNTiles>
+constexpr bool kResidualEarly = kNTiles == 1;
+template <int kMTiles>
+__device__ __forceinline__ float residual_of(const FewTokenProduct& p, int64_t group) {
+  const int i = threadIdx.x, row = i % kTileRows, m = i / kTileRows % kMTiles, token = i / (kMTiles * kTileRows);
+  const int64_t n = (group * kMTiles + m) * kTileRows + row;
+  return p.epilogue == Epilogue::kAdd && token < p.n_tokens && n < p.w.rows ? p.out[token * p.out_stride + p.w.first_row + n] : 0.0f;
+}
+
 /// Adds the warps' sums of the tiles of `group` and applies the norm's factor and the epilogue. `sums`: [warp][tile][row][token].
+/// `before`: what residual_of gave.
 template <int kNTiles, int kMTiles, int kWarps, typename Factor>
-__device__ __forceinline__ void finish_tiles(const FewTokenProduct& p, const float* sums, int64_t group, Factor&& factor) {
+__device__ __forceinline__ void finish_tiles(const FewTokenProduct& p, const float* sums, int64_t group, float before, Factor&& factor) {
   constexpr int kTokens = 4 * kNTiles, kPart = kMTiles * kTileRows * kTokens, kThreads = 32 * kWarps;
   const auto total = [&](int m, int row, int token) {
     float sum = 0.0f;
@@ -152,7 +164,10 @@ __device__ __forceinline__ void finish_tiles(const FewTokenProduct& p, const flo
     const int64_t n = (group * kMTiles + m) * kTileRows + row;
     if (n >= p.w.rows) continue;
     float* out = p.out + token * p.out_stride + p.w.first_row + n;
-    *out = p.epilogue == Epilogue::kAdd ? *out + total(m, row, token) : total(m, row, token);
+    if (p.epilogue == Epilogue::kAdd)
+      *out = (kResidualEarly<kNTiles> && i < kThreads ? before : *out) + total(m, row, token);
+    else
+      *out = total(m, row, token);
   }
 }
 
@@ -184,6 +199,7 @@ __global__ void __launch_bounds__(32 * kWarps, (kProductBlocks<kNTiles, kMTiles,
 #pragma unroll
   for (int d = 0; d < kDepth; ++d) load(stages[d], blockIdx.x, warp + d * kWarps);
   let_successor_start();
+  touch_parameters(p);
   if constexpr (kOneToken) {
     float4 weights[kRowBatch];
     if (p.norm != nullptr) load_batch<32 * kWarps>(weights, p.norm, p.w.cols, 0);
@@ -220,6 +236,7 @@ __global__ void __launch_bounds__(32 * kWarps, (kProductBlocks<kNTiles, kMTiles,
   int buffer = 0;
   for (int64_t group = blockIdx.x; group < n_groups; group += gridDim.x, buffer ^= 1) {
     float acc[kMTiles][kNTiles][4] = {};
+    const float before = kResidualEarly<kNTiles> ? residual_of<kMTiles>(p, group) : 0.0f;
     for (int round = 0; round < n_rounds; ++round) {
 #pragma unroll
       for (int d = 0; d < kDepth; ++d) {
@@ -246,7 +263,7 @@ __global__ void __launch_bounds__(32 * kWarps, (kProductBlocks<kNTiles, kMTiles,
         to[8 * kTokens] = acc[m][n][2] + acc[m][n][3];
       }
     __syncthreads();  // Before anyone writes `mine` again there is another one of these.
-    finish_tiles<kNTiles, kMTiles, kWarps>(p, mine, group, factor);
+    finish_tiles<kNTiles, kMTiles, kWarps>(p, mine, group, before, factor);
   }
 }
 
