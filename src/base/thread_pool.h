@@ -32,8 +32,7 @@ class ThreadPool {
   void observe(std::function<void(const LoopTime&)> observer);
 
   /// Calls body(item, thread) for every item in [0, n_items), each once; thread t begins with items t, t + n_threads, ... and then
-  /// takes what others have not begun;
-  /// returns when all are done. Never allocates. The first exception thrown by a body is rethrown here.
+  /// takes what others have not begun. Returns when all are done. Never allocates. The first exception thrown by a body is rethrown here.
   void for_each(int64_t n_items, FunctionRef<void(int64_t item, int thread)> body);
 
   /// The same for n_groups (1 to kMaxGroups) groups of n_items each. A thread begins in the group of its share of the groups, and helps

@@ -41,13 +41,7 @@ Result run(Backend& backend, const Case& c, const Step& step) {
   fill(*storage, step, false);
   const Array qkv(backend, {t, columns}, randn(1, t * columns)), bias(backend, {columns}, randn(2, columns));
   const Array q_norm(backend, {c.dim}, randn(3, c.dim)), k_norm(backend, {c.dim}, randn(4, c.dim));
-  std::vector<float> turns;  // The same angles for every backend: any cosines and sines will do.
-  for (int64_t row = 0; row < t; ++row)
-    for (int64_t i = 0; i < c.rope_dim; ++i) {
-      const double angle = 0.37 * static_cast<double>((row + 1) * (i % std::max<int64_t>(c.rope_dim / 2, 1) + 1));
-      turns.push_back(static_cast<float>(i < c.rope_dim / 2 ? std::cos(angle) : std::sin(angle)));
-    }
-  const Array angles(backend, {t, c.rope_dim}, turns), q(backend, {t, c.n_heads, c.dim});
+  const Array angles(backend, {t, c.rope_dim}, some_angles(t, c.rope_dim)), q(backend, {t, c.n_heads, c.dim});
   AttentionInput input;
   input.n_heads = c.n_heads;
   input.n_kv_heads = c.n_kv_heads;

@@ -76,13 +76,7 @@ class NarrowAttention : public OnTarget {
     fill(*storage, step, false);
     const Array qkv(backend, {t, columns}, randn(1, t * columns)), bias(backend, {columns}, randn(2, columns));
     const Array q_norm(backend, {c.dim}, randn(3, c.dim)), k_norm(backend, {c.dim}, randn(4, c.dim));
-    std::vector<float> turns;
-    for (int64_t row = 0; row < t; ++row)
-      for (int64_t i = 0; i < c.dim; ++i) {
-        const double angle = 0.37 * static_cast<double>((row + 1) * (i % (c.dim / 2) + 1));
-        turns.push_back(static_cast<float>(i < c.dim / 2 ? std::cos(angle) : std::sin(angle)));
-      }
-    const Array angles(backend, {t, c.dim}, turns);
+    const Array angles(backend, {t, c.dim}, some_angles(t, c.dim));
     AttentionInput input;
     input.n_heads = c.n_heads;
     input.n_kv_heads = c.n_kv_heads;

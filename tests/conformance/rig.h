@@ -283,6 +283,18 @@ inline void fill(KvStorage& storage, const Step& step, bool with_rows, double sp
   }
 }
 
+/// Cosines and sines [n_rows, rope_dim] of a rotation, the same for every backend: any will do.
+inline std::vector<float> some_angles(int64_t n_rows, int64_t rope_dim) {
+  const int64_t half = rope_dim / 2;
+  std::vector<float> turns;
+  for (int64_t row = 0; row < n_rows; ++row)
+    for (int64_t i = 0; i < rope_dim; ++i) {
+      const double angle = 0.37 * static_cast<double>((row + 1) * (i % half + 1));
+      turns.push_back(static_cast<float>(i < half ? std::cos(angle) : std::sin(angle)));
+    }
+  return turns;
+}
+
 inline std::unique_ptr<KvStorage> make_storage(Backend& backend, KvShape shape, int64_t n_pages) {
   shape.max_pages = std::max<int64_t>(n_pages, 1);
   auto storage = backend.make_kv_storage(shape);

@@ -33,7 +33,7 @@ struct DecodeArguments {
   unsigned int* n_done = nullptr;
   int target_runs = 0;
   bool one_row_each = false;  ///< Every row is the only new token of its sequence.
-  AppendInputs append;        ///< With a q/k/v product: the queries come from it, and its keys and values go to the cache first.
+  AppendInputs append = {};   ///< With a q/k/v product: the queries come from it, and its keys and values go to the cache first.
 };
 
 template <int kDim>

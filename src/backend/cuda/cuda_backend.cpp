@@ -169,7 +169,7 @@ void CudaBackend::lay_out_step(int64_t page_tokens) {
   std::vector<WideTile> wide;
   size_t first_of_list[std::size(sm90::kStepTileRows) + 1] = {};
   for (size_t list = 0; list < std::size(sm90::kStepTileRows); ++list) {
-    if (n > static_cast<size_t>(kFewTokens)) add_wide_tiles(wide, batch_, page_tokens, sm90::kStepTileRows[list]);
+    if (has_wgmma_ && n > static_cast<size_t>(kFewTokens)) add_wide_tiles(wide, batch_, page_tokens, sm90::kStepTileRows[list]);
     first_of_list[list + 1] = wide.size();
   }
   const size_t first_tile = 5 * n, first_wide = first_tile + 2 * n_tiles, first_table = first_wide + wide.size() * sm90::kStepTileInts;
@@ -177,9 +177,11 @@ void CudaBackend::lay_out_step(int64_t page_tokens) {
   std::ranges::copy(batch_.tokens, step_host_.begin());
   std::ranges::copy(batch_.positions, step_host_.begin() + static_cast<ptrdiff_t>(n));
   size_t row = 0, tile = first_tile;
+  step_.max_keys = 0;
   for (const SequenceSlice& sequence : batch_.sequences) {
     const int64_t n_keys = sequence.n_cached + sequence.n_rows;
     const size_t table = step_host_.size() - first_table;
+    step_.max_keys = std::max(step_.max_keys, n_keys);
     for (int64_t i = 0; i < sequence.n_rows; i += kTileRowsOfStep) {
       step_host_[tile++] = static_cast<int32_t>(static_cast<int64_t>(row) + i);
       step_host_[tile++] = static_cast<int32_t>(std::min(kTileRowsOfStep, sequence.n_rows - i));
@@ -205,8 +207,6 @@ void CudaBackend::lay_out_step(int64_t page_tokens) {
     step_.wide_tiles[list] = data + first_wide + first_of_list[list] * sm90::kStepTileInts;
     step_.n_wide_tiles[list] = static_cast<int64_t>(first_of_list[list + 1] - first_of_list[list]);
   }
-  step_.max_keys = 0;
-  for (const SequenceSlice& sequence : batch_.sequences) step_.max_keys = std::max(step_.max_keys, sequence.n_cached + sequence.n_rows);
   step_.tables = data + first_table;
   step_.n_rows = static_cast<int64_t>(n);
   step_.n_tiles = static_cast<int64_t>(n_tiles);

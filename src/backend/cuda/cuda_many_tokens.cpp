@@ -22,8 +22,6 @@ Dtype dense_type(const DeviceTensor& tensor) {
   return tensor.codes == Codes::kF32 ? Dtype::kF32 : tensor.codes == Codes::kF16 ? Dtype::kF16 : Dtype::kBF16;
 }
 
-const CudaWeight& own(const PackedWeight& w) { return dynamic_cast<const CudaWeight&>(w); }
-
 }  // namespace
 
 std::optional<Dtype> CudaBackend::narrow_type(const PackedWeight& w) {

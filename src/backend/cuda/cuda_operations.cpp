@@ -11,12 +11,6 @@
 namespace minillm::cuda {
 namespace {
 
-const CudaWeight& own(const PackedWeight& w) {
-  const auto* weight = dynamic_cast<const CudaWeight*>(&w);
-  if (weight == nullptr) throw Error(ErrorCode::kInvalidArgument, "cuda: the weight was packed by another backend");
-  return *weight;
-}
-
 const CudaKvStorage& own(const KvStorage& kv) {
   const auto* storage = dynamic_cast<const CudaKvStorage*>(&kv);
   if (storage == nullptr) throw Error(ErrorCode::kInvalidArgument, "cuda: a key/value cache of another device");
@@ -166,11 +160,10 @@ void CudaBackend::rotate_and_append(TensorView q, ConstTensorView qkv, const Att
                                     int64_t layer) {
   const CudaKvStorage& storage = own(kv);
   const AppendInputs in = append_inputs(qkv, w, angles);
-  if (q.dtype != Dtype::kF32) {
-    append_rows({q.data, in.qkv, in.bias, in.q_norm, in.k_norm, in.angles, in.shape, step_on(storage), storage.layout(layer)}, stream_);
-    return;
-  }
-  cuda::rotate_and_append(q.f32(), append_inputs(qkv, w, angles), step_on(storage), storage.layout(layer), stream_);
+  if (q.dtype != Dtype::kF32)
+    append_rows(q.data, in, step_on(storage), storage.layout(layer), stream_);
+  else
+    cuda::rotate_and_append(q.f32(), in, step_on(storage), storage.layout(layer), stream_);
 }
 
 AppendInputs CudaBackend::append_inputs(ConstTensorView qkv, const AttentionInput& w, ConstTensorView angles) {
@@ -231,18 +224,16 @@ void CudaBackend::attention(TensorView out, ConstTensorView q, const KvStorage& 
                             TensorView lse) {
   const CudaKvStorage& storage = own(kv);
   if (q.dtype != Dtype::kF32) return narrow_attention(out, q, storage, layer, params, lse);
-  int64_t max_keys = 0;
-  for (const SequenceSlice& sequence : batch_.sequences) max_keys = std::max(max_keys, sequence.n_cached + sequence.n_rows);
+  const DeviceStep& step = step_on(storage);
   if (left_to_attention_) {
     const LeftToAttention left = *std::exchange(left_to_attention_, std::nullopt);
     if (left.q != q.data || left.kv != &kv || left.layer != layer || lse || !params.flash)
       throw Error(ErrorCode::kInternal, "cuda: attention of another layer than the one that attention_input began");
     const AttentionScalars scalars = scalars_of(params);
-    append_and_attend(out.f32(), left.inputs, storage.layout(layer), step_on(storage), scalars, decode_scratch(step_.n_rows, scalars),
-                      stream_);
+    append_and_attend(out.f32(), left.inputs, storage.layout(layer), step, scalars, decode_scratch(step.n_rows, scalars), stream_);
     return;
   }
-  attend(out, q, storage.layout(layer), {step_on(storage), step_.n_rows, 0, 0}, params, lse, max_keys);
+  attend(out, q, storage.layout(layer), {step, step.n_rows, 0, 0}, params, lse, step.max_keys);
 }
 
 void CudaBackend::dense_attention(TensorView out, ConstTensorView q, ConstTensorView k, ConstTensorView v, const AttentionParams& params,

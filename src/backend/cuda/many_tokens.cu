@@ -9,6 +9,7 @@
 #include "backend/cuda/device/element.cuh"
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/device/reduce.cuh"
+#include "backend/cuda/device/rotate.cuh"
 #include "backend/cuda/many_tokens.h"
 
 namespace minillm::cuda {
@@ -67,43 +68,38 @@ __global__ void __launch_bounds__(kThreads) gate_kernel(T* out, const In* gate_u
 /// A block a row, its warps one head after the other. Even D and R; each lane holds pairs of neighbours, rotation reads its partners
 /// from shared memory.
 template <typename T>
-__global__ void __launch_bounds__(kThreads) append_kernel(const __grid_constant__ RowsToAppend r) {
+__global__ void __launch_bounds__(kThreads)
+    append_kernel(T* q, const __grid_constant__ AppendInputs in, const __grid_constant__ DeviceStep step,
+                  const __grid_constant__ KeyLayout cache) {
   extern __shared__ float heads[];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  const AppendShape& s = r.shape;
-  const int n_all = s.n_heads + 2 * s.n_kv_heads, half = s.rope_dim / 2;
+  const AppendShape& s = in.shape;
+  const int n_all = s.n_heads + 2 * s.n_kv_heads;
   const int64_t row = blockIdx.x;
-  const int slot = r.step.slots[row];
-  const int64_t page = r.step.tables[r.step.table_starts[row] + slot / r.cache.page_tokens];
-  const int64_t at_token = page * r.cache.page_stride + slot % r.cache.page_tokens * r.cache.token_stride;
+  const int64_t at_token = place_of_token(step, cache, row, 0);
   float* head = heads + warp * s.head_dim;
   for (int h = warp; h < n_all; h += kWarps) {
     const bool is_query = h < s.n_heads, is_value = h >= s.n_heads + s.n_kv_heads;
-    const float* in = r.qkv + (row * n_all + h) * s.head_dim;
+    const float* from = in.qkv + (row * n_all + h) * s.head_dim;
     float squares = 0.0f;
     for (int d = 2 * lane; d < s.head_dim; d += 64) {
-      float2 x = *reinterpret_cast<const float2*>(in + d);
-      if (r.bias != nullptr) x.x += r.bias[h * s.head_dim + d], x.y += r.bias[h * s.head_dim + d + 1];
+      float2 x = *reinterpret_cast<const float2*>(from + d);
+      if (in.bias != nullptr) x.x += in.bias[h * s.head_dim + d], x.y += in.bias[h * s.head_dim + d + 1];
       *reinterpret_cast<float2*>(head + d) = x;
       squares += x.x * x.x + x.y * x.y;
     }
-    const float* norm = is_value ? nullptr : is_query ? r.q_norm : r.k_norm;
+    const float* norm = is_value ? nullptr : is_query ? in.q_norm : in.k_norm;
     if (norm != nullptr) {
       const float scale = 1.0f / sqrtf(warp_sum(squares) / static_cast<float>(s.head_dim) + s.eps);
       for (int d = 2 * lane; d < s.head_dim; d += 64)
         head[d] = norm[d] * (head[d] * scale), head[d + 1] = norm[d + 1] * (head[d + 1] * scale);
     }
     __syncwarp();
-    for (int i = lane; i < half && !is_value; i += 32) {
-      const int a = s.layout == RopeLayout::kInterleaved ? 2 * i : i, b = s.layout == RopeLayout::kInterleaved ? 2 * i + 1 : i + half;
-      const float cosine = r.angles[row * s.rope_dim + i], sine = r.angles[row * s.rope_dim + half + i], x = head[a], y = head[b];
-      head[a] = x * cosine - y * sine;
-      head[b] = x * sine + y * cosine;
-    }
+    if (!is_value) rotate_pairs(head, s, in.angles + row * s.rope_dim, lane);
     __syncwarp();
-    T* to = is_query ? static_cast<T*>(r.q) + (row * s.n_heads + h) * s.head_dim
-                     : static_cast<T*>(const_cast<void*>(is_value ? r.cache.values : r.cache.keys)) + at_token +
-                           (h - s.n_heads) % s.n_kv_heads * r.cache.head_stride;
+    T* to = is_query ? q + (row * s.n_heads + h) * s.head_dim
+                     : static_cast<T*>(const_cast<void*>(is_value ? cache.values : cache.keys)) + at_token +
+                           (h - s.n_heads) % s.n_kv_heads * cache.head_stride;
     for (int d = 2 * lane; d < s.head_dim; d += 64) *reinterpret_cast<uint32_t*>(to + d) = pack2<T>(head[d], head[d + 1]);
     __syncwarp();
   }
@@ -141,11 +137,11 @@ void gate_to(void* out, Dtype dtype, const void* gate_up, Dtype in_dtype, int64_
   MINILLM_CUDA(cudaGetLastError());
 }
 
-void append_rows(const RowsToAppend& rows, cudaStream_t stream) {
-  if (rows.step.n_rows == 0) return;
-  const auto grid = static_cast<unsigned>(rows.step.n_rows);
-  const size_t shared = static_cast<size_t>(kWarps * rows.shape.head_dim) * sizeof(float);
-  visit_narrow(rows.cache.dtype, [&]<typename T>(T) { append_kernel<T><<<grid, kThreads, shared, stream>>>(rows); });
+void append_rows(void* q, const AppendInputs& in, const DeviceStep& step, const KeyLayout& cache, cudaStream_t stream) {
+  if (step.n_rows == 0) return;
+  const auto grid = static_cast<unsigned>(step.n_rows);
+  const size_t shared = static_cast<size_t>(kWarps * in.shape.head_dim) * sizeof(float);
+  visit_narrow(cache.dtype, [&]<typename T>(T) { append_kernel<<<grid, kThreads, shared, stream>>>(static_cast<T*>(q), in, step, cache); });
   MINILLM_CUDA(cudaGetLastError());
 }
 

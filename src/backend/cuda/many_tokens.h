@@ -12,13 +12,6 @@ void gate_to(void* out, Dtype dtype, const void* gate_up, Dtype in_dtype, int64_
              cudaStream_t stream);
 
 /// As rotate_and_append, with queries in the cache's 16-bit type; even head_dim and rope_dim.
-struct RowsToAppend {
-  void* q = nullptr;
-  const float *qkv = nullptr, *bias = nullptr, *q_norm = nullptr, *k_norm = nullptr, *angles = nullptr;
-  AppendShape shape;
-  DeviceStep step;
-  KeyLayout cache;
-};
-void append_rows(const RowsToAppend& rows, cudaStream_t stream);
+void append_rows(void* q, const AppendInputs& in, const DeviceStep& step, const KeyLayout& cache, cudaStream_t stream);
 
 }  // namespace minillm::cuda

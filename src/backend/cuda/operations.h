@@ -36,8 +36,8 @@ struct DeviceStep {
   const int32_t* tables = nullptr;        ///< Block tables, one after the other.
   const int32_t* table_starts = nullptr;  ///< Where the row's table begins.
   const int32_t* tiles = nullptr;         ///< Runs of up to 64 rows of one sequence: first row and number, n_tiles pairs.
-  /// The same rows for the Hopper kernel, as sm90::StepTile, one list for each of sm90::kStepTileRows; only in steps of more than
-  /// kFewTokens rows.
+  /// The same rows for the Hopper kernel, as sm90::StepTile, one list for each of sm90::kStepTileRows; only where that kernel
+  /// runs, in steps of more than kFewTokens rows.
   const int32_t* wide_tiles[2] = {nullptr, nullptr};
   int64_t n_wide_tiles[2] = {0, 0};
   int64_t n_rows = 0, n_tiles = 0, max_keys = 0;

@@ -161,6 +161,12 @@ DeviceTensor pack_run(Backend& backend, CudaWeight& weight, Dtype as, std::span<
 
 }  // namespace
 
+const CudaWeight& own(const PackedWeight& w) {
+  const auto* weight = dynamic_cast<const CudaWeight*>(&w);
+  if (weight == nullptr) throw Error(ErrorCode::kInvalidArgument, "cuda: the weight was packed by another backend");
+  return *weight;
+}
+
 int64_t CudaWeight::bytes() const noexcept {
   int64_t total = 0;
   for (const Buffer& buffer : buffers) total += static_cast<int64_t>(buffer.bytes());

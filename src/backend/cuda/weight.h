@@ -18,6 +18,9 @@ class CudaWeight : public PackedWeight {
   std::vector<Buffer> buffers;  ///< What the tensors point to.
 };
 
+/// Throws Error{kInvalidArgument} where another backend packed `w`.
+const CudaWeight& own(const PackedWeight& w);
+
 /// Uploads `tensors` through `backend`. Errors as Backend::pack.
 std::unique_ptr<CudaWeight> pack_weight(Backend& backend, std::span<const ConstTensorView> tensors, std::optional<Dtype> convert_to);
 

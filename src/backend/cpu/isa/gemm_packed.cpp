@@ -1,6 +1,6 @@
 // gemm_packed.cpp - products of a few rows of activations (a batch that decodes): weights stay as they are packed and are taken out of
 // their format in registers, for every strip of tokens anew, instead of once into the cache as in gemm.cpp.
-// Layout:  panel.h. Integer sums of kPackedPanels panels by kPackedTokens tokens fill the registers; the float sums, touched once a
+// Layout:  panel.h. Integer sums of kPackedPanels panels by kStripRows tokens fill the registers; the float sums, touched once a
 //          unit, lie in the L1 cache.
 // Cost:    per unit of 4-bit weights, 16 rows: 12 operations to unpack for 8 tokens; for each token 8 vpdpbusd, a conversion, a product
 //          and a sum (and one for an offset): 62% of the int8 peak. Where one of the strip's tokens is fine, twice the products.
@@ -119,7 +119,7 @@ void gemm_packed(const PackedTile& tile, const QuantisedRows& x) {
         });
       }
     };
-    strips.template operator()<kPackedTokens>();
+    strips.template operator()<kStripRows>();
     strips.template operator()<4>();
     strips.template operator()<2>();
     strips.template operator()<1>();
@@ -130,7 +130,7 @@ void gemm_packed(const PackedTile& tile, const QuantisedRows& x) {
 template <int Panels>
 void add_formats(Kernels& table) {
   if constexpr (Panels > 0) {
-    static_assert(kPackedTokens == kStripRows && Panels <= kMaxTilePanels);
+    static_assert(Panels <= kMaxTilePanels);
     table.packed_panels = Panels;
     table.gemm_packed[static_cast<int>(Dtype::kQ4_0)] = gemm_packed<Dtype::kQ4_0>;
     table.gemm_packed[static_cast<int>(Dtype::kQ4_1)] = gemm_packed<Dtype::kQ4_1>;

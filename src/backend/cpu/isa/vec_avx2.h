@@ -20,7 +20,6 @@ inline constexpr int kTilePanels = 1;
 inline constexpr int kTileTokens = 2;
 inline constexpr bool kHalvesInMemory = false;
 inline constexpr int kPackedPanels = 0;  // Too few registers: no gemm_packed.
-inline constexpr int kPackedTokens = 0;
 inline constexpr int kProbeChains = 3;
 inline constexpr int kFloatTileTokens = 6;
 inline constexpr bool kWideIsSigned = true;  // dot_wide multiplies code - 128.

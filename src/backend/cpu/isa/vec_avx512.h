@@ -14,7 +14,6 @@ inline constexpr int kTilePanels = 3;  // Rows of a register tile in panels, and
 inline constexpr int kTileTokens = 4;
 inline constexpr bool kHalvesInMemory = true;  // Float sums of a tile with two scales a unit.
 inline constexpr int kPackedPanels = 2;        // The same for a few tokens and packed weights: gemm_packed.cpp.
-inline constexpr int kPackedTokens = 8;
 inline constexpr int kProbeChains = 12;
 inline constexpr int kFloatTileTokens = 8;
 inline constexpr bool kWideIsSigned = false;  // dot_wide multiplies code, not code - 128.

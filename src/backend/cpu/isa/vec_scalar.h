@@ -16,7 +16,6 @@ inline constexpr int kTilePanels = 1;
 inline constexpr int kTileTokens = 1;
 inline constexpr bool kHalvesInMemory = false;
 inline constexpr int kPackedPanels = 0;  // Too few registers: no gemm_packed.
-inline constexpr int kPackedTokens = 0;
 inline constexpr int kProbeChains = 2;
 inline constexpr int kFloatTileTokens = 1;
 inline constexpr bool kWideIsSigned = false;

@@ -14,6 +14,17 @@ __device__ __forceinline__ float raw_element(const AppendInputs& in, int64_t row
   return x + (in.bias == nullptr ? 0.0f : in.bias[h * s.head_dim + d]);
 }
 
+/// Turns the head's pairs, a lane a pair; the warp must be in step before and after.
+__device__ __forceinline__ void rotate_pairs(float* head, const AppendShape& s, const float* angles, int lane) {
+  const int half = s.rope_dim / 2;
+  for (int i = lane; i < half; i += 32) {
+    const int a = s.layout == RopeLayout::kInterleaved ? 2 * i : i, b = s.layout == RopeLayout::kInterleaved ? 2 * i + 1 : i + half;
+    const float cosine = angles[i], sine = angles[half + i], x = head[a], y = head[b];
+    head[a] = x * cosine - y * sine;
+    head[b] = x * sine + y * cosine;
+  }
+}
+
 /// `head`: D raw elements in shared memory, since rotation pairs elements of different lanes; the warp has written them, and sees the
 /// result when this returns. `angles`: of the row.
 __device__ __forceinline__ void prepare_head(float* head, const AppendInputs& in, const float* angles, int h, int lane) {
@@ -27,13 +38,7 @@ __device__ __forceinline__ void prepare_head(float* head, const AppendInputs& in
     for (int d = lane; d < s.head_dim; d += 32) head[d] = norm[d] * (head[d] * scale);
     __syncwarp();
   }
-  const int half = s.rope_dim / 2;
-  for (int i = lane; i < half; i += 32) {
-    const int a = s.layout == RopeLayout::kInterleaved ? 2 * i : i, b = s.layout == RopeLayout::kInterleaved ? 2 * i + 1 : i + half;
-    const float cosine = angles[i], sine = angles[half + i], x = head[a], y = head[b];
-    head[a] = x * cosine - y * sine;
-    head[b] = x * sine + y * cosine;
-  }
+  rotate_pairs(head, s, angles, lane);
   __syncwarp();
 }
 
