@@ -2,6 +2,8 @@
 # MINILLM_ISA naming the namespace. Such files hold no inline function or container of the standard library that another
 # file might share: the linker keeps one copy of those, perhaps the AVX-512 one, for every CPU.
 # -O2 and no inter-procedural cloning: GCC 12 at -O3 spills the accumulators of the register tiles (docs/SPEED.md).
+# The quantised products of AVX2 fill its 16 registers, and their code's order must stay as written: GCC otherwise turns chains of sums
+# into trees (reassoc) and moves loads and products far ahead of where they are used (ter), and spills 14 to 46 registers a unit.
 # No contraction: a product and a sum become one instruction only where the code says so, so that two kernels that write the
 # same operations give the same bits. GCC 12 wrongly reports the AVX-512 intrinsics' own placeholders as uninitialised (PR 105593).
 set(minillm_isa_flags_scalar "")
@@ -14,6 +16,9 @@ function(minillm_isa_variants layer folder)
   if(NOT sources)
     return()
   endif()
+  set(is_gnu_avx2 $<AND:$<CXX_COMPILER_ID:GNU>,$<STREQUAL:$<TARGET_PROPERTY:NAME>,minillm_${layer}_avx2>>)
+  set_source_files_properties(${CMAKE_SOURCE_DIR}/src/${folder}/gemm.cpp ${CMAKE_SOURCE_DIR}/src/${folder}/gemv.cpp
+    PROPERTIES COMPILE_OPTIONS $<${is_gnu_avx2}:-fno-tree-reassoc$<SEMICOLON>-fno-tree-ter>)
   foreach(isa IN ITEMS scalar avx2 avx512_vnni avx512_bf16)
     if(isa STREQUAL avx512_bf16)  # Adds nothing to the other kernels, which are those of avx512_vnni.
       list(FILTER sources INCLUDE REGEX "/attention[^/]*$")

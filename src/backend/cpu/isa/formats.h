@@ -18,11 +18,6 @@ MINILLM_INLINE Floats load_rows(const float* out, int64_t row, int64_t n_rows) {
   return row < n_rows ? load_first(out + row, n_rows - row) : zeros();
 }
 
-/// Codes of k-quads 2 J and 2 J + 1 of a unit: 16 rows x 4 k each.
-struct CodePair {
-  Bytes even, odd;
-};
-
 /// Moves bit From of every byte to bit To (and `mask`s it there).
 template <int From, int To>
 MINILLM_INLINE Bytes move_bits(Bytes v, Bytes mask) {
@@ -34,24 +29,20 @@ MINILLM_INLINE Bytes move_bits(Bytes v, Bytes mask) {
     return bit_and(v, mask);
 }
 
-template <Dtype D, int J>
-MINILLM_INLINE CodePair load_codes(const uint8_t* unit) {
+/// Codes of quad Q of a unit: 16 rows x 4 k.
+template <Dtype D, int Q>
+MINILLM_INLINE Bytes load_quad(const uint8_t* unit) {
   if constexpr (D == Dtype::kQ8_0) {
-    return {load_bytes(unit + 128 * J), load_bytes(unit + 128 * J + 64)};
+    return load_bytes(unit + 64 * Q);
   } else {
     constexpr PanelFormat kLayout = panel_format(D);
-    const Bytes nibble = splat_byte(15), both = load_bytes(unit + 64 * J);
-    CodePair codes = {bit_and(both, nibble), move_bits<4, 0>(both, nibble)};
-    if constexpr (kLayout.upper == 64) {
-      const Bytes upper = load_bytes(unit + kLayout.codes), mask = splat_byte(16);
-      codes.even = bit_or(codes.even, move_bits<2 * J, 4>(upper, mask));
-      codes.odd = bit_or(codes.odd, move_bits<2 * J + 1, 4>(upper, mask));
-    } else if constexpr (kLayout.upper == 128) {
-      const Bytes upper = load_bytes(unit + kLayout.codes + 64 * (J / 2)), mask = splat_byte(48);
-      codes.even = bit_or(codes.even, move_bits<4 * (J % 2), 4>(upper, mask));
-      codes.odd = bit_or(codes.odd, move_bits<4 * (J % 2) + 2, 4>(upper, mask));
-    }
-    return codes;
+    const Bytes codes = move_bits<4 * (Q % 2), 0>(load_bytes(unit + 64 * (Q / 2)), splat_byte(15));
+    if constexpr (kLayout.upper == 64)
+      return bit_or(codes, move_bits<Q, 4>(load_bytes(unit + kLayout.codes), splat_byte(16)));
+    else if constexpr (kLayout.upper == 128)
+      return bit_or(codes, move_bits<2 * (Q % 4), 4>(load_bytes(unit + kLayout.codes + 64 * (Q / 4)), splat_byte(48)));
+    else
+      return codes;
   }
 }
 
@@ -116,12 +107,21 @@ MINILLM_INLINE Ints start_of_dot(const int32_t* negative_sum, int shift) {
     return shift_left(splat_int(*negative_sum), shift);
 }
 
+/// Units or halves of them have `n` quads of codes; a Dot takes so many. Where it sums in 16 bits, only as many as cannot overflow: each is
+/// two products of codes up to 127 and weights of at most 5, 6 or 8 bits.
 template <UnitKind Kind>
-MINILLM_INLINE Ints dot_codes(Ints sums, Bytes weights, FourCodes codes) {
+constexpr int dot_quads(int n) {
+  if constexpr (!kDotsInShorts) return n;
+  static_assert(4 * 2 * 31 * 127 < 32768 && 2 * 2 * 63 * 127 < 32768 && 1 * 2 * 128 * 127 < 32768);
+  return Kind == UnitKind::kWide ? 1 : Kind == UnitKind::kHalves ? 2 : 4;
+}
+
+template <UnitKind Kind>
+MINILLM_INLINE Dot add_codes(Dot dot, Bytes weights, FourCodes codes) {
   if constexpr (Kind == UnitKind::kWide)
-    return dot_wide(sums, weights, codes);
+    return add_wide_products(dot, weights, codes);
   else
-    return dot(sums, weights, codes);
+    return add_products(dot, weights, codes);
 }
 
 }  // namespace minillm::cpu::MINILLM_ISA

@@ -25,11 +25,7 @@ void unpack(const PanelSpan& w, int64_t k0, int64_t n_k, const Unpacked& to) {
       const Header header = load_header<D>(block);
       const uint8_t* unit = block + kLayout.header;
       for (int u = 0; u < kLayout.units; ++u, unit += kLayout.unit_bytes, codes += kUnitCodes) {
-        unroll<4>([&](auto j) __attribute__((always_inline)) {
-          const CodePair pair = load_codes<D, decltype(j)::value>(unit);
-          store_bytes(codes + 128 * j, pair.even);
-          store_bytes(codes + 128 * j + 64, pair.odd);
-        });
+        unroll<8>([&](auto q) __attribute__((always_inline)) { store_bytes(codes + 64 * q, load_quad<D, decltype(q)::value>(unit)); });
         store(scales, load_scale<D, 0>(header, unit));
         scales += kPanelRows;
         if constexpr (kKind == UnitKind::kHalves) {
@@ -48,13 +44,23 @@ void unpack(const PanelSpan& w, int64_t k0, int64_t n_k, const Unpacked& to) {
 /// Adds the products of one half (or all) of a unit's codes.
 template <UnitKind Kind, int M, int N, int FirstQuad, int Quads>
 MINILLM_INLINE void add_dots(Ints (&dots)[M][N], const uint8_t* weights, int64_t panel_codes, const int8_t* codes) {
-  unroll<Quads>([&](auto i) __attribute__((always_inline)) {
-    constexpr int kQuad = FirstQuad + decltype(i)::value;
-    Bytes w[M];
-    unroll<M>([&](auto m) __attribute__((always_inline)) { w[m] = load_bytes(weights + m * panel_codes + 64 * kQuad); });
-    unroll<N>([&](auto n) __attribute__((always_inline)) {
-      const FourCodes four = four_codes(codes + kUnit * n + 4 * kQuad);
-      unroll<M>([&](auto m) __attribute__((always_inline)) { dots[m][n] = dot_codes<Kind>(dots[m][n], w[m], four); });
+  constexpr int kGroup = dot_quads<Kind>(Quads);
+  unroll<Quads / kGroup>([&](auto g) __attribute__((always_inline)) {
+    Dot group[M][N];
+    unroll<M>([&](auto m) __attribute__((always_inline)) {
+      unroll<N>([&](auto n) __attribute__((always_inline)) { group[m][n] = begin_dot(dots[m][n]); });
+    });
+    unroll<kGroup>([&](auto i) __attribute__((always_inline)) {
+      constexpr int kQuad = FirstQuad + kGroup * decltype(g)::value + decltype(i)::value;
+      Bytes w[M];
+      unroll<M>([&](auto m) __attribute__((always_inline)) { w[m] = load_bytes(weights + m * panel_codes + 64 * kQuad); });
+      unroll<N>([&](auto n) __attribute__((always_inline)) {
+        const FourCodes four = four_codes(codes + kUnit * n + 4 * kQuad);
+        unroll<M>([&](auto m) __attribute__((always_inline)) { group[m][n] = add_codes<Kind>(group[m][n], w[m], four); });
+      });
+    });
+    unroll<M>([&](auto m) __attribute__((always_inline)) {
+      unroll<N>([&](auto n) __attribute__((always_inline)) { dots[m][n] = end_dot(dots[m][n], group[m][n]); });
     });
   });
 }
@@ -65,7 +71,7 @@ constexpr int kAheadBytes = 256;  ///< Fetched beside each unit of a tile: the t
 template <UnitKind Kind, int M, int N>
 class Sums {
  public:
-  static constexpr bool kInMemory = Kind == UnitKind::kHalves && kHalvesInMemory && N > 1;
+  static constexpr bool kInMemory = (kSumsInMemory || (Kind == UnitKind::kHalves && kHalvesInMemory)) && N > 1;
   MINILLM_MEMBER explicit Sums(float* memory) : memory_(memory) {}
   /// The compiler forgets what it knows of the memory: it would keep part of it in registers.
   MINILLM_MEMBER void begin_unit() {

@@ -19,18 +19,21 @@ constexpr int kAheadBytes = 320;  ///< Fetched beside each unit of a strip.
 template <Dtype D, int P, int N>
 MINILLM_INLINE void add_dots(Ints (&dots)[P][N], const uint8_t* unit, int64_t panel_bytes, const int8_t* codes) {
   constexpr UnitKind kKind = unit_kind(D);
-  unroll<4>([&](auto i) __attribute__((always_inline)) {
-    constexpr int kPair = decltype(i)::value;
-    CodePair w[P];
-    unroll<P>([&](auto p) __attribute__((always_inline)) { w[p] = load_codes<D, kPair>(unit + p * panel_bytes); });
+  Dot sums[P][N];
+  unroll<N>([&](auto n) __attribute__((always_inline)) {
+    unroll<P>([&](auto p) __attribute__((always_inline)) { sums[p][n] = begin_dot(dots[p][n]); });
+  });
+  unroll<8>([&](auto q) __attribute__((always_inline)) {
+    constexpr int kQuad = decltype(q)::value;
+    Bytes w[P];
+    unroll<P>([&](auto p) __attribute__((always_inline)) { w[p] = load_quad<D, kQuad>(unit + p * panel_bytes); });
     unroll<N>([&](auto n) __attribute__((always_inline)) {
-      const FourCodes even = four_codes(codes + kUnit * n + 8 * kPair);
-      unroll<P>([&](auto p) __attribute__((always_inline)) { dots[p][n] = dot_codes<kKind>(dots[p][n], w[p].even, even); });
+      const FourCodes four = four_codes(codes + kUnit * n + 4 * kQuad);
+      unroll<P>([&](auto p) __attribute__((always_inline)) { sums[p][n] = add_codes<kKind>(sums[p][n], w[p], four); });
     });
-    unroll<N>([&](auto n) __attribute__((always_inline)) {
-      const FourCodes odd = four_codes(codes + kUnit * n + 8 * kPair + 4);
-      unroll<P>([&](auto p) __attribute__((always_inline)) { dots[p][n] = dot_codes<kKind>(dots[p][n], w[p].odd, odd); });
-    });
+  });
+  unroll<N>([&](auto n) __attribute__((always_inline)) {
+    unroll<P>([&](auto p) __attribute__((always_inline)) { dots[p][n] = end_dot(dots[p][n], sums[p][n]); });
   });
 }
 

@@ -37,30 +37,32 @@ template <Dtype D, int P>
       [[maybe_unused]] Floats halves[P];
       unroll<kHalves>([&](auto h) __attribute__((always_inline)) {
         constexpr int kHalf = decltype(h)::value;
-        Ints high[P], low[P];
-        unroll<P>([&](auto p) __attribute__((always_inline)) {
-          high[p] = start_of_dot<kKind>(starts + step * (kHalves * u + h), zero_shift(D));
-          low[p] = start_of_dot<kKind>(low_starts + step * (kHalves * u + h), zero_shift(D));
-        });
-        unroll<4 / kHalves>([&](auto j) __attribute__((always_inline)) {
-          constexpr int kPair = decltype(j)::value + kHalf * 2;
-          const FourCodes even = four_codes(codes + 8 * kPair), odd = four_codes(codes + 8 * kPair + 4);
+        const int64_t at = step * (kHalves * u + h);
+        const Ints start =
+            add(shift_left(start_of_dot<kKind>(starts + at, zero_shift(D)), 7), start_of_dot<kKind>(low_starts + at, zero_shift(D)));
+        Ints dots[P];  // 128 high + low
+        unroll<P>([&](auto p) __attribute__((always_inline)) { dots[p] = start; });
+        Dot high[P], low[P];
+        unroll<8 / kHalves>([&](auto q) __attribute__((always_inline)) {
+          constexpr int kQuads = 8 / kHalves, kGroup = dot_quads<kKind>(kQuads), kIn = decltype(q)::value % kGroup;
+          constexpr int kQuad = decltype(q)::value + kHalf * kQuads;
+          const FourCodes codes_high = four_codes(codes + 4 * kQuad), codes_low = four_codes(low_codes + 4 * kQuad);
           unroll<P>([&](auto p) __attribute__((always_inline)) {
-            __builtin_prefetch(unit + p * panel_bytes + 64 * kPair + kPrefetchBytes);
-            const CodePair w = load_codes<D, kPair>(unit + p * panel_bytes);
-            high[p] = dot_codes<kKind>(dot_codes<kKind>(high[p], w.even, even), w.odd, odd);
-            low[p] = dot_codes<kKind>(low[p], w.even, four_codes(low_codes + 8 * kPair));
-            low[p] = dot_codes<kKind>(low[p], w.odd, four_codes(low_codes + 8 * kPair + 4));
+            if constexpr (kQuad % 2 == 0) __builtin_prefetch(unit + p * panel_bytes + 32 * kQuad + kPrefetchBytes);
+            if constexpr (kIn == 0) high[p] = begin_dot(splat_int(0)), low[p] = begin_dot(dots[p]);
+            const Bytes w = load_quad<D, kQuad>(unit + p * panel_bytes);
+            high[p] = add_codes<kKind>(high[p], w, codes_high);
+            low[p] = add_codes<kKind>(low[p], w, codes_low);
+            if constexpr (kIn == kGroup - 1) dots[p] = end_dots(dots[p], high[p], low[p]);
           });
         });
         unroll<P>([&](auto p) __attribute__((always_inline)) {
           const Floats weight_scale = load_scale<D, kHalf>(header[p], unit + p * panel_bytes);
-          const Ints dot = add(shift_left(high[p], 7), low[p]);
           if constexpr (kHalves == 2) {
-            halves[p] = add_half<kHalf>(halves[p], dot, weight_scale);
+            halves[p] = add_half<kHalf>(halves[p], dots[p], weight_scale);
             if constexpr (kHalf == 1) sum[p] = fma(halves[p], activation_scale, sum[p]);
           } else {
-            sum[p] = add_unit(sum[p], dot, weight_scale, activation_scale);
+            sum[p] = add_unit(sum[p], dots[p], weight_scale, activation_scale);
           }
         });
       });

@@ -44,8 +44,8 @@ float probe_float(int64_t n) {
 }
 
 float probe_int8(int64_t n) {
-  Ints sum[kChains];
-  unroll<kChains>([&](auto i) __attribute__((always_inline)) { sum[i] = splat_int(i); });
+  Dot sum[kChains];
+  unroll<kChains>([&](auto i) __attribute__((always_inline)) { sum[i] = begin_dot(splat_int(i)); });
   const int8_t four[4] = {1, -1, 2, -2};
   Bytes w = splat_byte(3);
   const FourCodes codes = four_codes(four);
@@ -53,11 +53,12 @@ float probe_int8(int64_t n) {
     asm volatile("" : "+m"(w));
     const Bytes weights = w;
     unroll<8>([&](auto) __attribute__((always_inline)) {
-      unroll<kChains>([&](auto c) __attribute__((always_inline)) { sum[c] = dot(sum[c], weights, codes); });
+      unroll<kChains>([&](auto c) __attribute__((always_inline)) { sum[c] = add_products(sum[c], weights, codes); });
     });
   }
-  unroll<kChains - 1>([&](auto i) __attribute__((always_inline)) { sum[0] = add(sum[0], sum[i + 1]); });
-  return static_cast<float>(sum_lanes(sum[0]));
+  Ints total = splat_int(0);
+  unroll<kChains>([&](auto i) __attribute__((always_inline)) { total = add(total, end_dot(splat_int(0), sum[i])); });
+  return static_cast<float>(sum_lanes(total));
 }
 
 }  // namespace

@@ -18,11 +18,13 @@ struct Bytes {
 inline constexpr int kGemvPanels = 2;
 inline constexpr int kTilePanels = 1;
 inline constexpr int kTileTokens = 2;
-inline constexpr bool kHalvesInMemory = false;
-inline constexpr int kPackedPanels = 0;  // Too few registers: no gemm_packed.
+inline constexpr bool kHalvesInMemory = true;  // Float sums of a tile with two scales a unit; and of every other tile.
+inline constexpr bool kSumsInMemory = true;
+inline constexpr bool kDotsInShorts = true;  // A dot sums in 16 bits before it is widened.
+inline constexpr int kPackedPanels = 0;      // Too few registers: no gemm_packed.
 inline constexpr int kProbeChains = 3;
 inline constexpr int kFloatTileTokens = 6;
-inline constexpr bool kWideIsSigned = true;  // dot_wide multiplies code - 128.
+inline constexpr bool kWideIsSigned = true;  // add_wide_products multiplies code - 128.
 
 MINILLM_INLINE Floats zeros() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 MINILLM_INLINE Floats splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -155,20 +157,32 @@ MINILLM_INLINE FourCodes four_codes(const int8_t* p) {
   __builtin_memcpy(&four, p, 4);
   return _mm256_set1_epi32(four);
 }
-MINILLM_INLINE __m256i add_pairs(__m256i sums, __m256i products) {
-  return _mm256_add_epi32(sums, _mm256_madd_epi16(products, _mm256_set1_epi16(1)));
+/// A dot under way: two sums of 16 bits for each lane.
+struct Dot {
+  __m256i a, b;
+};
+MINILLM_INLINE Dot begin_dot(Ints) { return {_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+/// Adds the products of four unsigned weights and signed codes a lane; how many fit into 16 bits is the caller's business.
+MINILLM_INLINE Dot add_products(Dot dot, Bytes weights, FourCodes codes) {
+  return {_mm256_add_epi16(dot.a, _mm256_maddubs_epi16(weights.a, codes)), _mm256_add_epi16(dot.b, _mm256_maddubs_epi16(weights.b, codes))};
 }
-/// sums[lane] += sum of four (unsigned weight x signed code); weights of at most 6 bits: 2 * 63 * 127 fits 16 bits.
-MINILLM_INLINE Ints dot(Ints sums, Bytes weights, FourCodes codes) {
-  return {add_pairs(sums.a, _mm256_maddubs_epi16(weights.a, codes)), add_pairs(sums.b, _mm256_maddubs_epi16(weights.b, codes))};
+MINILLM_INLINE Ints end_dot(Ints sums, Dot dot) {
+  const __m256i ones = _mm256_set1_epi16(1);
+  return {_mm256_add_epi32(sums.a, _mm256_madd_epi16(dot.a, ones)), _mm256_add_epi32(sums.b, _mm256_madd_epi16(dot.b, ones))};
+}
+/// sums + 128 high + low
+MINILLM_INLINE Ints end_dots(Ints sums, Dot high, Dot low) {
+  const __m256i steps = _mm256_set1_epi16(128);
+  sums = {_mm256_add_epi32(sums.a, _mm256_madd_epi16(high.a, steps)), _mm256_add_epi32(sums.b, _mm256_madd_epi16(high.b, steps))};
+  return end_dot(sums, low);
 }
 MINILLM_INLINE __m256i signed_pairs(__m256i weights, __m256i codes) {
   const __m256i w = _mm256_xor_si256(weights, _mm256_set1_epi8(-128));
   return _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(codes, w));
 }
-/// The same for 8-bit weights less 128: |w| <= 128 times a code moved to its sign, 2 * 128 * 127 fits 16 bits.
-MINILLM_INLINE Ints dot_wide(Ints sums, Bytes weights, FourCodes codes) {
-  return {add_pairs(sums.a, signed_pairs(weights.a, codes)), add_pairs(sums.b, signed_pairs(weights.b, codes))};
+/// The same for 8-bit weights less 128: |w| <= 128 times a code moved to its sign.
+MINILLM_INLINE Dot add_wide_products(Dot dot, Bytes weights, FourCodes codes) {
+  return {_mm256_add_epi16(dot.a, signed_pairs(weights.a, codes)), _mm256_add_epi16(dot.b, signed_pairs(weights.b, codes))};
 }
 
 }  // namespace minillm::cpu::MINILLM_ISA

@@ -13,10 +13,12 @@ inline constexpr int kGemvPanels = 4;  // Streams of weights at once: docs/SPEED
 inline constexpr int kTilePanels = 3;  // Rows of a register tile in panels, and tokens.
 inline constexpr int kTileTokens = 4;
 inline constexpr bool kHalvesInMemory = true;  // Float sums of a tile with two scales a unit.
-inline constexpr int kPackedPanels = 2;        // The same for a few tokens and packed weights: gemm_packed.cpp.
+inline constexpr bool kSumsInMemory = false;   // And of every other tile.
+inline constexpr bool kDotsInShorts = false;
+inline constexpr int kPackedPanels = 2;  // The same for a few tokens and packed weights: gemm_packed.cpp.
 inline constexpr int kProbeChains = 12;
 inline constexpr int kFloatTileTokens = 8;
-inline constexpr bool kWideIsSigned = false;  // dot_wide multiplies code, not code - 128.
+inline constexpr bool kWideIsSigned = false;  // add_wide_products multiplies code, not code - 128.
 
 MINILLM_INLINE Floats zeros() { return _mm512_setzero_ps(); }
 MINILLM_INLINE Floats splat(float x) { return _mm512_set1_ps(x); }
@@ -102,9 +104,14 @@ MINILLM_INLINE FourCodes four_codes(const int8_t* p) {
   __builtin_memcpy(&four, p, 4);
   return _mm512_set1_epi32(four);
 }
-/// sums[lane] += sum of four (unsigned weight x signed code); weights of at most 6 bits.
-MINILLM_INLINE Ints dot(Ints sums, Bytes weights, FourCodes codes) { return _mm512_dpbusd_epi32(sums, weights, codes); }
-/// The same for 8-bit weights.
-MINILLM_INLINE Ints dot_wide(Ints sums, Bytes weights, FourCodes codes) { return _mm512_dpbusd_epi32(sums, weights, codes); }
+/// A dot under way: the sums themselves.
+using Dot = Ints;
+MINILLM_INLINE Dot begin_dot(Ints sums) { return sums; }
+/// Adds the products of four unsigned weights and signed codes a lane.
+MINILLM_INLINE Dot add_products(Dot dot, Bytes weights, FourCodes codes) { return _mm512_dpbusd_epi32(dot, weights, codes); }
+MINILLM_INLINE Dot add_wide_products(Dot dot, Bytes weights, FourCodes codes) { return add_products(dot, weights, codes); }
+MINILLM_INLINE Ints end_dot(Ints, Dot dot) { return dot; }
+/// sums + 128 high + low; `low` was begun with the sums.
+MINILLM_INLINE Ints end_dots(Ints, Dot high, Dot low) { return add(shift_left(high, 7), low); }
 
 }  // namespace minillm::cpu::MINILLM_ISA

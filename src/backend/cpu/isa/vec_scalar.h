@@ -15,6 +15,8 @@ inline constexpr int kGemvPanels = 1;
 inline constexpr int kTilePanels = 1;
 inline constexpr int kTileTokens = 1;
 inline constexpr bool kHalvesInMemory = false;
+inline constexpr bool kSumsInMemory = false;
+inline constexpr bool kDotsInShorts = false;
 inline constexpr int kPackedPanels = 0;  // Too few registers: no gemm_packed.
 inline constexpr int kProbeChains = 2;
 inline constexpr int kFloatTileTokens = 1;
@@ -216,10 +218,14 @@ struct FourCodes {
 };
 MINILLM_INLINE FourCodes four_codes(const int8_t* p) { return {{p[0], p[1], p[2], p[3]}}; }
 /// sums[lane] += sum of four (unsigned weight x signed code).
-MINILLM_INLINE Ints dot(Ints sums, const Bytes& weights, FourCodes codes) {
+using Dot = Ints;
+MINILLM_INLINE Dot begin_dot(const Ints& sums) { return sums; }
+MINILLM_INLINE Dot add_products(Dot sums, const Bytes& weights, FourCodes codes) {
   for (int i = 0; i < 64; ++i) sums.lane[i / 4] += weights.lane[i] * codes.code[i % 4];
   return sums;
 }
-MINILLM_INLINE Ints dot_wide(Ints sums, const Bytes& weights, FourCodes codes) { return dot(sums, weights, codes); }
+MINILLM_INLINE Dot add_wide_products(const Dot& sums, const Bytes& weights, FourCodes codes) { return add_products(sums, weights, codes); }
+MINILLM_INLINE Ints end_dot(const Ints&, const Dot& dot) { return dot; }
+MINILLM_INLINE Ints end_dots(const Ints&, const Dot& high, const Dot& low) { return add(shift_left(high, 7), low); }
 
 }  // namespace minillm::cpu::MINILLM_ISA
