@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 
-ISAS = ["avx2", "avx512_vnni", "avx512_bf16"]
+ISAS = ["avx2", "avx512_vnni", "avx512_bf16", "amx"]
 # Kernels that must be among the loops looked at, so that a change of name does not leave the check with nothing to do.
 EXPECTED = {"gemm.cpp": "run_tile<", "gemm_packed.cpp": "run_strip<", "gemv.cpp": "run_group<", "attention_scores.cpp": "score_block<",
             "attention_values.cpp": "value_block<"}

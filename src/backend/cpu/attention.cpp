@@ -35,6 +35,7 @@ const AttentionKernels& attention_kernels_of(std::string_view isa) {
   if (isa == "avx2") return avx2::attention_kernels();
   if (isa == "avx512_vnni") return avx512_vnni::attention_kernels();
   if (isa == "avx512_bf16") return avx512_bf16::attention_kernels();
+  if (isa == "amx") return amx::attention_kernels();
 #endif
   throw Error(ErrorCode::kInvalidArgument, "attention: no kernels for instruction set \"", isa, "\"");
 }

@@ -33,6 +33,8 @@ const Kernels& kernels_of(Isa isa) {
     case Isa::kAvx512Vnni:
     case Isa::kAvx512Bf16:  // Its instructions serve attention only.
       return avx512_vnni::kernels();
+    case Isa::kAmx:
+      return amx::kernels();
   }
   throw Error(ErrorCode::kInternal, "instruction set ", static_cast<int>(isa));
 }

@@ -145,4 +145,7 @@ const Kernels& kernels();
 namespace avx512_vnni {
 const Kernels& kernels();
 }
+namespace amx {
+const Kernels& kernels();
+}
 }  // namespace minillm::cpu

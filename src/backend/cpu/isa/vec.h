@@ -39,7 +39,7 @@ template <int N, typename F>
 
 }  // namespace minillm::cpu::MINILLM_ISA
 
-#if defined(MINILLM_ISA_avx512_vnni) || defined(MINILLM_ISA_avx512_bf16)
+#if defined(MINILLM_ISA_avx512_vnni) || defined(MINILLM_ISA_avx512_bf16) || defined(MINILLM_ISA_amx)
 #include "backend/cpu/isa/vec_avx512.h"
 #elif defined(MINILLM_ISA_avx2)
 #include "backend/cpu/isa/vec_avx2.h"
