@@ -41,7 +41,7 @@ TEST(Isa, AnUnknownNameIsRefusedWithTheKnownOnes) {
       FAIL() << name;
     } catch (const Error& error) {
       EXPECT_EQ(error.code(), ErrorCode::kInvalidArgument);
-      for (const char* part : {"MINILLM_ISA=", "scalar, avx2, avx512_vnni, avx512_bf16"})
+      for (const char* part : {"MINILLM_ISA=", "scalar, avx2, avx_vnni, avx512_vnni, avx512_bf16, amx"})
         EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
     }
   }

@@ -38,8 +38,10 @@ inline constexpr Target kTargets[] = {
     {"reference", {Device::Kind::kReference, 0}},
     {"cpu_scalar", {Device::Kind::kCpu, 0}, "scalar"},
     {"cpu_avx2", {Device::Kind::kCpu, 0}, "avx2"},
+    {"cpu_avx_vnni", {Device::Kind::kCpu, 0}, "avx_vnni"},
     {"cpu_avx512_vnni", {Device::Kind::kCpu, 0}, "avx512_vnni"},
     {"cpu_avx512_bf16", {Device::Kind::kCpu, 0}, "avx512_bf16", 1},
+    {"cpu_amx", {Device::Kind::kCpu, 0}, "amx", 1},
     {"cuda", {Device::Kind::kCuda, 0}, nullptr, 1, 64},
 };
 

@@ -33,8 +33,10 @@ const AttentionKernels& attention_kernels_of(std::string_view isa) {
   if (isa == "scalar") return scalar::attention_kernels();
 #if defined(__x86_64__)
   if (isa == "avx2") return avx2::attention_kernels();
+  if (isa == "avx_vnni") return avx2::attention_kernels();  // Nothing of it is in integers.
   if (isa == "avx512_vnni") return avx512_vnni::attention_kernels();
   if (isa == "avx512_bf16") return avx512_bf16::attention_kernels();
+  if (isa == "amx") return amx::attention_kernels();
 #endif
   throw Error(ErrorCode::kInvalidArgument, "attention: no kernels for instruction set \"", isa, "\"");
 }

@@ -137,6 +137,9 @@ const AttentionKernels& attention_kernels() noexcept;
 namespace avx512_bf16 {
 const AttentionKernels& attention_kernels() noexcept;
 }
+namespace amx {
+const AttentionKernels& attention_kernels() noexcept;
+}
 #endif
 
 }  // namespace minillm::cpu

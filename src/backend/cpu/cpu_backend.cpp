@@ -30,9 +30,13 @@ const Kernels& kernels_of(Isa isa) {
       return scalar::kernels();
     case Isa::kAvx2:
       return avx2::kernels();
+    case Isa::kAvxVnni:
+      return avx_vnni::kernels();
     case Isa::kAvx512Vnni:
     case Isa::kAvx512Bf16:  // Its instructions serve attention only.
       return avx512_vnni::kernels();
+    case Isa::kAmx:
+      return amx::kernels();
   }
   throw Error(ErrorCode::kInternal, "instruction set ", static_cast<int>(isa));
 }

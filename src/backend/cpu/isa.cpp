@@ -2,6 +2,8 @@
 #include "backend/cpu/isa.h"
 
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <string>
 
@@ -16,7 +18,25 @@ bool has_f16c() noexcept {
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
 }
 
-constexpr Isa kAll[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvx512Vnni, Isa::kAvx512Bf16};
+/// The int8 dot product of AVX-512 on registers of AVX2. A name that neither GCC 12's nor clang 14's __builtin_cpu_supports knows.
+bool has_avx_vnni() noexcept {
+  constexpr unsigned kAvxVnni = 1U << 4;  // EAX of leaf 7, subleaf 1.
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a & kAvxVnni) != 0;
+}
+
+/// Tiles of bf16: the processor's and the kernel's word for it. Linux gives a process the tile registers (8 KiB a thread) on request
+/// only; threads that start later inherit them. Source: Intel SDM volume 1 chapter 13; Linux, arch/x86/xstate.rst.
+bool has_amx() noexcept {
+  constexpr unsigned kAmxBf16 = 1U << 22, kAmxTile = 1U << 24;  // EDX of leaf 7.
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & kAmxTile) == 0 || (d & kAmxBf16) == 0) return false;
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  static const bool granted = syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return granted;
+}
+
+constexpr Isa kAll[] = {Isa::kScalar, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512Vnni, Isa::kAvx512Bf16, Isa::kAmx};
 
 }  // namespace
 
@@ -26,10 +46,14 @@ std::string_view name_of(Isa isa) noexcept {
       return "scalar";
     case Isa::kAvx2:
       return "avx2";
+    case Isa::kAvxVnni:
+      return "avx_vnni";
     case Isa::kAvx512Vnni:
       return "avx512_vnni";
     case Isa::kAvx512Bf16:
       return "avx512_bf16";
+    case Isa::kAmx:
+      return "amx";
   }
   return "?";
 }
@@ -40,11 +64,15 @@ bool is_supported(Isa isa) noexcept {
       return true;
     case Isa::kAvx2:
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
+    case Isa::kAvxVnni:
+      return is_supported(Isa::kAvx2) && has_avx_vnni();
     case Isa::kAvx512Vnni:
       return is_supported(Isa::kAvx2) && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
     case Isa::kAvx512Bf16:
       return is_supported(Isa::kAvx512Vnni) && __builtin_cpu_supports("avx512bf16");
+    case Isa::kAmx:
+      return is_supported(Isa::kAvx512Bf16) && has_amx();
   }
   return false;
 }

@@ -7,8 +7,8 @@
 
 namespace minillm::cpu {
 
-/// In increasing order of preference. Names: "scalar", "avx2", "avx512_vnni", "avx512_bf16".
-enum class Isa : uint8_t { kScalar, kAvx2, kAvx512Vnni, kAvx512Bf16 };
+/// In increasing order of preference. Names: "scalar", "avx2", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx".
+enum class Isa : uint8_t { kScalar, kAvx2, kAvxVnni, kAvx512Vnni, kAvx512Bf16, kAmx };
 
 std::string_view name_of(Isa isa) noexcept;
 /// Whether this processor (and its operating system) runs it.

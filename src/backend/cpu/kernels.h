@@ -142,7 +142,13 @@ const Kernels& kernels();
 namespace avx2 {
 const Kernels& kernels();
 }
+namespace avx_vnni {
+const Kernels& kernels();
+}
 namespace avx512_vnni {
+const Kernels& kernels();
+}
+namespace amx {
 const Kernels& kernels();
 }
 }  // namespace minillm::cpu

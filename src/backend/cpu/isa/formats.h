@@ -18,6 +18,13 @@ MINILLM_INLINE Floats load_rows(const float* out, int64_t row, int64_t n_rows) {
   return row < n_rows ? load_first(out + row, n_rows - row) : zeros();
 }
 
+/// The same address, which the compiler takes for another: it would keep what it loaded from there in registers and spill sums.
+template <typename T>
+MINILLM_INLINE T* load_again(T* p) {
+  asm("" : "+r"(p));
+  return p;
+}
+
 /// Moves bit From of every byte to bit To (and `mask`s it there).
 template <int From, int To>
 MINILLM_INLINE Bytes move_bits(Bytes v, Bytes mask) {
@@ -37,10 +44,11 @@ MINILLM_INLINE Bytes load_quad(const uint8_t* unit) {
   } else {
     constexpr PanelFormat kLayout = panel_format(D);
     const Bytes codes = move_bits<4 * (Q % 2), 0>(load_bytes(unit + 64 * (Q / 2)), splat_byte(15));
+    const uint8_t* upper = unit + kLayout.codes;
     if constexpr (kLayout.upper == 64)
-      return bit_or(codes, move_bits<Q, 4>(load_bytes(unit + kLayout.codes), splat_byte(16)));
+      return bit_or(codes, move_bits<Q, 4>(load_bytes(upper), splat_byte(16)));
     else if constexpr (kLayout.upper == 128)
-      return bit_or(codes, move_bits<2 * (Q % 4), 4>(load_bytes(unit + kLayout.codes + 64 * (Q / 4)), splat_byte(48)));
+      return bit_or(codes, move_bits<2 * (Q % 4), 4>(load_bytes(upper + 64 * (Q / 4)), splat_byte(48)));
     else
       return codes;
   }

@@ -67,11 +67,16 @@ MINILLM_INLINE void add_dots(Ints (&dots)[M][N], const uint8_t* weights, int64_t
 
 constexpr int kAheadBytes = 256;  ///< Fetched beside each unit of a tile: the time of a tile's unit is that of about as many bytes.
 
+template <UnitKind Kind>
+constexpr int tile_tokens() {
+  return Kind == UnitKind::kHalves ? kHalvesTileTokens : kTileTokens;
+}
+
 /// The float sums of a tile: in registers, or, where the sums of halves need these, in the L1 cache: they are touched once a unit.
 template <UnitKind Kind, int M, int N>
 class Sums {
  public:
-  static constexpr bool kInMemory = (kSumsInMemory || (Kind == UnitKind::kHalves && kHalvesInMemory)) && N > 1;
+  static constexpr bool kInMemory = N > 1 && (kFewRegisters || Kind == UnitKind::kHalves);
   MINILLM_MEMBER explicit Sums(float* memory) : memory_(memory) {}
   /// The compiler forgets what it knows of the memory: it would keep part of it in registers.
   MINILLM_MEMBER void begin_unit() {
@@ -98,7 +103,7 @@ class Sums {
 /// A tile of M panels by N tokens over the whole chunk. The low term is added where any of the tokens has one: zeros change nothing.
 template <UnitKind Kind, int M, int N>
 [[gnu::noinline]] void run_tile(const Tile& tile, int64_t t, const QuantisedRows& x, int shift, [[maybe_unused]] const uint8_t* ahead) {
-  static_assert(kStripRows % kTileTokens == 0, "a tile's tokens are of one strip");
+  static_assert(kStripRows % N == 0, "a tile's tokens are of one strip");
   constexpr int kHalves = Kind == UnitKind::kHalves ? 2 : 1, kQuads = 8 / kHalves;
   const int64_t n_units = tile.n_k / kUnit, row_units = x.k / kUnit, token = tile.first_token + t;
   const int64_t place = first_place(token, row_units, kStripRows) + tile.k0 / kUnit * kStripRows;
@@ -122,7 +127,7 @@ template <UnitKind Kind, int M, int N>
   });
 
   for (int64_t u = 0; u < n_units; ++u) {
-    if constexpr (N == kTileTokens) {  // Narrower tiles are the last strips.
+    if constexpr (N == tile_tokens<Kind>()) {  // Narrower tiles are the last strips.
       unroll<kAheadBytes / 64>([&](auto i) __attribute__((always_inline)) { __builtin_prefetch(ahead + 64 * i, 0, 2); });  // Into L2.
       ahead += kAheadBytes;
     }
@@ -192,9 +197,10 @@ void gemm(const Tile& tile, const QuantisedRows& x, int shift) {
     for (; t + N <= tile.n_tokens; t += N, fetched += strip_bytes)  // Nothing left to fetch: what the cache has costs little.
       run_tile<Kind, kTilePanels, N>(tile, t, x, shift, fetched < tile.ahead_bytes ? tile.ahead + fetched : tile.weights.codes);
   };
-  strips.template operator()<kTileTokens>();
-  if constexpr (kTileTokens > 2) strips.template operator()<2>();
-  if constexpr (kTileTokens > 1) strips.template operator()<1>();
+  constexpr int kTokens = tile_tokens<Kind>();
+  strips.template operator()<kTokens>();
+  if constexpr (kTokens > 2) strips.template operator()<2>();
+  if constexpr (kTokens > 1) strips.template operator()<1>();
 }
 
 template <UnitKind Kind>

@@ -23,11 +23,4 @@ MINILLM_INLINE bool any_fine(const uint8_t* fine) {
   return bytes != 0;
 }
 
-/// The same address, which the compiler takes for another: it would keep what it loaded from there in registers and spill sums.
-template <typename T>
-MINILLM_INLINE T* load_again(T* p) {
-  asm("" : "+r"(p));
-  return p;
-}
-
 }  // namespace minillm::cpu::MINILLM_ISA

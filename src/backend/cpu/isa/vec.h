@@ -39,9 +39,9 @@ template <int N, typename F>
 
 }  // namespace minillm::cpu::MINILLM_ISA
 
-#if defined(MINILLM_ISA_avx512_vnni) || defined(MINILLM_ISA_avx512_bf16)
+#if defined(MINILLM_ISA_avx512_vnni) || defined(MINILLM_ISA_avx512_bf16) || defined(MINILLM_ISA_amx)
 #include "backend/cpu/isa/vec_avx512.h"
-#elif defined(MINILLM_ISA_avx2)
+#elif defined(MINILLM_ISA_avx2) || defined(MINILLM_ISA_avx_vnni)
 #include "backend/cpu/isa/vec_avx2.h"
 #else
 #include "backend/cpu/isa/vec_scalar.h"

@@ -1,4 +1,4 @@
-// vec_avx2.h - vec.h on pairs of ymm registers (AVX2, FMA, F16C).
+// vec_avx2.h - vec.h on pairs of ymm registers (AVX2, FMA, F16C), with or without the int8 dot product of AVX-VNNI.
 #pragma once
 
 #include <immintrin.h>
@@ -17,14 +17,20 @@ struct Bytes {
 
 inline constexpr int kGemvPanels = 2;
 inline constexpr int kTilePanels = 1;
+#ifdef MINILLM_ISA_avx_vnni
+inline constexpr int kTileTokens = 4;
+inline constexpr bool kDotsInShorts = false;
+inline constexpr bool kWideIsSigned = false;
+#else
 inline constexpr int kTileTokens = 2;
-inline constexpr bool kHalvesInMemory = true;  // Float sums of a tile with two scales a unit; and of every other tile.
-inline constexpr bool kSumsInMemory = true;
 inline constexpr bool kDotsInShorts = true;  // A dot sums in 16 bits before it is widened.
-inline constexpr int kPackedPanels = 0;      // Too few registers: no gemm_packed.
+inline constexpr bool kWideIsSigned = true;  // add_wide_products multiplies code - 128.
+#endif
+inline constexpr int kHalvesTileTokens = 2;
+inline constexpr bool kFewRegisters = true;  // 16, and two of them for 16 lanes.
+inline constexpr int kPackedPanels = 0;  // Too few registers: no gemm_packed.
 inline constexpr int kProbeChains = 3;
 inline constexpr int kFloatTileTokens = 6;
-inline constexpr bool kWideIsSigned = true;  // add_wide_products multiplies code - 128.
 
 MINILLM_INLINE Floats zeros() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
 MINILLM_INLINE Floats splat(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
@@ -157,6 +163,19 @@ MINILLM_INLINE FourCodes four_codes(const int8_t* p) {
   __builtin_memcpy(&four, p, 4);
   return _mm256_set1_epi32(four);
 }
+#ifdef MINILLM_ISA_avx_vnni
+/// A dot under way: the sums themselves.
+using Dot = Ints;
+MINILLM_INLINE Dot begin_dot(Ints sums) { return sums; }
+/// Adds the products of four unsigned weights and signed codes a lane.
+MINILLM_INLINE Dot add_products(Dot dot, Bytes weights, FourCodes codes) {
+  return {_mm256_dpbusd_avx_epi32(dot.a, weights.a, codes), _mm256_dpbusd_avx_epi32(dot.b, weights.b, codes)};
+}
+MINILLM_INLINE Dot add_wide_products(Dot dot, Bytes weights, FourCodes codes) { return add_products(dot, weights, codes); }
+MINILLM_INLINE Ints end_dot(Ints, Dot dot) { return dot; }
+/// sums + 128 high + low; `low` was begun with the sums.
+MINILLM_INLINE Ints end_dots(Ints, Dot high, Dot low) { return add(shift_left(high, 7), low); }
+#else
 /// A dot under way: two sums of 16 bits for each lane.
 struct Dot {
   __m256i a, b;
@@ -184,5 +203,6 @@ MINILLM_INLINE __m256i signed_pairs(__m256i weights, __m256i codes) {
 MINILLM_INLINE Dot add_wide_products(Dot dot, Bytes weights, FourCodes codes) {
   return {_mm256_add_epi16(dot.a, signed_pairs(weights.a, codes)), _mm256_add_epi16(dot.b, signed_pairs(weights.b, codes))};
 }
+#endif
 
 }  // namespace minillm::cpu::MINILLM_ISA
