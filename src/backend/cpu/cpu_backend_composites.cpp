@@ -32,9 +32,9 @@ void CpuBackend::attention_output(TensorView x, ConstTensorView attended, const 
   const TensorView projected = scratch(1, n_rows, n);
   const auto add_block = [&](const OutputBlock& b) {
     for (int64_t t = b.row; t < b.row + b.n_rows; ++t)
-      kernels_.add(x.f32() + t * n + b.column, projected.f32() + t * n + b.column, b.n_columns);
+      kernels_.add(x.f32() + t * n + b.column, b.values + (t - b.row) * b.stride, b.n_columns);
   };
-  if (!post_norm) return products_.matmul(projected, attended, own(w), {.after = add_block, .updated = x.f32()});
+  if (!post_norm) return products_.matmul(projected, attended, own(w), {.after = add_block, .only_after = true, .updated = x.f32()});
   MINILLM_CHECK(post_norm.n_elements() == n, "norm of ", post_norm.n_elements(), " for ", n);
   products_.matmul(projected, attended, own(w));
   for_rows(n_rows, n, [&](int64_t t) {
@@ -53,17 +53,15 @@ void CpuBackend::feed_forward_input(TensorView gated, ConstTensorView x, const F
   const auto norm = norm_rows(kernels_, normed, x, w.norm, w.norm_eps);
   const auto gate_kernel = w.activation == Activation::kSilu ? kernels_.gate_silu : kernels_.gate_gelu;
   const auto gate = [&](const OutputBlock& b) {
-    for (int64_t t = b.row; t < b.row + b.n_rows; ++t) {
-      const float* row = gate_up.f32() + t * 2 * f + b.column;
-      gate_kernel(gated.f32() + t * f + b.column, row, row + f, b.n_columns);
-    }
+    for (int64_t t = 0; t < b.n_rows; ++t)
+      gate_kernel(gated.f32() + (b.row + t) * f + b.column, b.values + t * b.stride, b.second + t * b.stride, b.n_columns);
   };
-  products_.matmul(gate_up, normed, gate_up_weight, {.before = norm, .after = gate, .pairs = true});
+  products_.matmul(gate_up, normed, gate_up_weight, {.before = norm, .after = gate, .only_after = true, .pairs = true});
 }
 
 void CpuBackend::head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps,
                       const PackedWeight& w, float softcap_value) {
-  const int64_t n_rows = static_cast<int64_t>(rows.size()), n = x.dim(1), vocab = logits.dim(1);
+  const int64_t n_rows = static_cast<int64_t>(rows.size()), n = x.dim(1);
   MINILLM_CHECK(norm.n_elements() == n, "norm of ", norm.n_elements(), " for ", n);
   for (const int32_t row : rows) MINILLM_CHECK(row >= 0 && row < x.dim(0), "row ", row, " of ", x.dim(0));
   const TensorView normed = scratch(0, n_rows, n);
@@ -71,7 +69,7 @@ void CpuBackend::head(TensorView logits, ConstTensorView x, std::span<const int3
     kernels_.rms_norm(normed.f32() + i * n, x.f32() + rows[static_cast<size_t>(i)] * n, norm.f32(), n, eps);
   };
   const auto cap = [&](const OutputBlock& b) {
-    for (int64_t i = b.row; i < b.row + b.n_rows; ++i) kernels_.softcap(logits.f32() + i * vocab + b.column, b.n_columns, softcap_value);
+    for (int64_t i = 0; i < b.n_rows; ++i) kernels_.softcap(b.values + i * b.stride, b.n_columns, softcap_value);
   };
   Beside beside{.before = norm_row};
   if (softcap_value != 0.0f) beside.after = cap;
