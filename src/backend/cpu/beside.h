@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "backend/cpu/kernels.h"
 #include "base/function_ref.h"
 
 namespace minillm::cpu {
@@ -17,12 +18,15 @@ struct OutputBlock {
 
 /// Each may be empty.
 struct Beside {
-  FunctionRef<void(int64_t row)> before = {};              ///< Writes row `row` of x; called once a row, before it is read.
+  /// Writes row `row` of x, or, where nobody else reads x, to `to` instead (if not null). Called once a row, before it is read.
+  FunctionRef<void(int64_t row, float* to)> before = {};
   FunctionRef<void(const OutputBlock& block)> after = {};  ///< This block is final.
   /// Nothing but `after` reads the product: `out` may stay as it is, and the blocks lie in a thread's own memory.
   bool only_after = false;
   /// A matrix [T, N] that `after` reads and writes where its block is: fetched from other cores while the product computes. Or null.
   const float* updated = nullptr;
+  /// Where `after` rounds what it makes of pairs, a column for each. Or none.
+  RoundedRows rounded = {};
   /// The weight is two tensors of as many rows: a column of the second is computed with the same of the first, and `after` is called
   /// once for both, with columns of the first.
   bool pairs = false;

@@ -101,15 +101,33 @@ struct UnpackTask {
   uint16_t* to = nullptr;
 };
 
-/// Products of two panels and strips of rows over some units, on tiles; `next` is unpacked meanwhile.
+/// Memory fetched into L2: `n` runs of lines, `stride` bytes apart.
+struct FetchTask {
+  const void* at = nullptr;
+  int64_t n = 0, stride = 0, n_lines = 0;
+};
+
+/// Products of two panels and rows over some units, on tiles. Meanwhile `next` is unpacked and `fetch` fetched.
 struct TileProduct {
+  static constexpr int64_t kBlockRows = 32;
   const uint16_t* weights = nullptr;  ///< [2, n_units, 16, 16, 2]
   const uint16_t* rows = nullptr;     ///< The first unit of the first strip.
   int64_t strip_values = 0;           ///< From a strip to the next.
-  int64_t n_units = 0, n_strips = 0;
-  bool first = true;      ///< Starts the sums; else adds to them.
-  float* sums = nullptr;  ///< [n_strips, 16, 32]: of each row 16 sums of the first panel, then 16 of the second.
+  int64_t n_units = 0, n_rows = 0;
+  bool first = true;        ///< Starts the sums; else adds to them.
+  float* sums = nullptr;    ///< [sums_blocks, 32, 32]: of each row 16 sums of the first panel, then 16 of the second.
+  int64_t sums_blocks = 0;  ///< Blocks of rows until their sums take the place of earlier ones: all of them, or, in a single call, two.
+  /// Told of rows that are final, each once, while their sums are there. Or null.
+  void (*finish)(const void* context, float* sums, int64_t row, int64_t n_rows) = nullptr;
+  const void* context = nullptr;
   UnpackTask next;
+  FetchTask fetch;
+};
+
+/// Rows of a gate and what it is for, as they come out of a product of pairs: act(gate) * up, rounded, to columns [column, column + 16).
+struct GateTask {
+  const float *gate = nullptr, *up = nullptr;
+  int64_t stride = 0, row = 0, n_rows = 0, column = 0;
 };
 
 /// How a format's units are multiplied.
@@ -167,6 +185,8 @@ struct Kernels {
   UnpackUnit unpack_unit[kDtypes] = {};
   void (*unpack_tiles)(const UnpackTask& task) = nullptr;
   void (*multiply_tiles)(const TileProduct& product) = nullptr;
+  void (*gate_silu_rounded)(const GateTask& task, const RoundedRows& to) = nullptr;
+  void (*gate_gelu_rounded)(const GateTask& task, const RoundedRows& to) = nullptr;
 
   // --- Probes of the machine's limits; results are returned so that nothing is optimised away -----------------------
   float (*probe_read)(const void* data, int64_t bytes);  ///< bytes is a multiple of 4096.

@@ -147,7 +147,7 @@ QuantisedRows Products::prepare(ConstTensorView x, const CpuWeight& w, const Bes
   const QuantisedRows rows = quantised ? activations(n_rows, w) : QuantisedRows();
   if (!quantised && !beside.before) return rows;
   const auto one = [&](int64_t t, int) {
-    if (beside.before) beside.before(t);
+    if (beside.before) beside.before(t, nullptr);
     if (quantised) kernels_.quantise_row(x.f32() + t * k, rows, t);
   };
   if (n_rows >= kPrepareInline) {

@@ -31,6 +31,7 @@ class Products {
   void reserve(int64_t max_rows, int64_t max_k);
   /// x [T, K], out [T, N], float32. Throws Error{kInvalidArgument} for a weight that was packed for lookups only.
   void matmul(TensorView out, ConstTensorView x, const CpuWeight& w, const Beside& beside = {});
+  TileProducts& tiles() noexcept { return tiles_; }
 
  private:
   void reserve_quantised(int64_t max_rows, int64_t max_k);

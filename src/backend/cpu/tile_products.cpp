@@ -35,10 +35,7 @@ struct PanelPair {
 class PairItems {
  public:
   PairItems(const CpuWeight& w, bool pairs, int64_t run) : segments_(w.segments()), pairs_(pairs), run_(run) {
-    for (const Segment& segment : segments_.first(pairs ? 1 : segments_.size())) {
-      count_ += ceil_div(pairs_of(segment), run_);
-      most_ = std::max(most_, pairs_of(segment));
-    }
+    for (const Segment& segment : segments_.first(pairs ? 1 : segments_.size())) count_ += ceil_div(pairs_of(segment), run_);
   }
   int64_t count() const { return count_; }
   /// Pairs of an item.
@@ -69,7 +66,7 @@ class PairItems {
 
   std::span<const Segment> segments_;
   bool pairs_;
-  int64_t run_, count_ = 0, most_ = 0;
+  int64_t run_, count_ = 0;
 };
 
 /// Longest runs that leave every thread of a group enough items.
@@ -78,6 +75,89 @@ int64_t run_of(const CpuWeight& w, bool pairs, int64_t n_threads) {
   while (run > 1 && PairItems(w, pairs, run).count() < kItemsPerThread * n_threads) run /= 2;
   return run;
 }
+
+/// Bytes of a thread's float row.
+int64_t row_stride(int64_t k) { return round_up(k * static_cast<int64_t>(sizeof(float)), 4096); }
+
+/// One item: its stages over rows [row, end).
+struct Worker {
+  const Kernels& kernels;
+  const TensorView& out;
+  const RoundedRows& rows;
+  const CpuWeight& w;
+  const Beside& beside;
+  const PairItems& items;
+  int64_t item, n_chunks, chunk;
+  int64_t first_row = 0;
+  PanelPair pair = {};  ///< Whose rows become final.
+
+  int64_t n_stages() const { return items.length(item) * n_chunks; }
+
+  UnpackTask task(int64_t stage, uint8_t* scratch) const {
+    if (stage >= n_stages()) return {};
+    const PanelPair of = items.at(item, stage / n_chunks);
+    UnpackTask result{.panels = {of.panels[0], of.panels[1]}, .first = stage % n_chunks * chunk, .k = w.cols(), .ahead = of.stride};
+    for (size_t i = 0; i < 2; ++i) result.unpack[i] = kernels.unpack_unit[static_cast<size_t>(of.dtypes[i])];
+    result.n = std::min(chunk, rows.n_units - result.first);
+    result.to = reinterpret_cast<uint16_t*>(scratch + stage % 2 * kUnpackedBytes);
+    return result;
+  }
+
+  /// What finish() will write, or read and write.
+  FetchTask fetch(int64_t row, int64_t n_rows) const {
+    const int64_t n = w.rows(), n_lines = ceil_div(pair.n_columns * 4, 64);
+    if (beside.rounded.values != nullptr)
+      return {beside.rounded.strip(row / kTileRows) + pair.column / kUnit * RoundedRows::kTileValues, ceil_div(n_rows, kTileRows),
+              beside.rounded.n_units * RoundedRows::kTileValues * 2, RoundedRows::kTileValues * 2 / 64};
+    if (beside.updated != nullptr) return {beside.updated + row * n + pair.column, n_rows, n * 4, n_lines};
+    if (beside.only_after) return {};
+    return {out.f32() + row * n + pair.column, n_rows, n * 4, n_lines};
+  }
+
+  void finish(float* sums, int64_t row, int64_t n_rows) const {
+    OutputBlock block{first_row + row, n_rows, pair.column, pair.n_columns, sums, beside.pairs ? sums + kPanelRows : nullptr, kTileColumns};
+    if (!beside.only_after) {
+      const int64_t n = w.rows();
+      float* const to = out.f32() + block.row * n + pair.column;
+      float* const second = beside.pairs ? to + w.segments()[1].first_row : nullptr;
+      for (int64_t t = 0; t < n_rows; ++t) {
+        std::memcpy(to + t * n, sums + t * kTileColumns, static_cast<size_t>(pair.n_columns) * sizeof(float));
+        if (beside.pairs) std::memcpy(second + t * n, block.second + t * kTileColumns, static_cast<size_t>(pair.n_columns) * sizeof(float));
+      }
+      block.values = to;
+      block.second = second;
+      block.stride = n;
+    }
+    if (beside.after) beside.after(block);
+  }
+
+  void run(int64_t row, int64_t end, uint8_t* scratch) {
+    first_row = row;
+    UnpackTask now = task(0, scratch);
+    kernels.unpack_tiles(now);
+    for (int64_t stage = 0; stage < n_stages(); ++stage) {
+      const bool last = stage % n_chunks == n_chunks - 1;
+      pair = items.at(item, stage / n_chunks);
+      TileProduct product{.weights = now.to,
+                          .rows = rows.strip(row / kTileRows) + now.first * RoundedRows::kTileValues,
+                          .strip_values = rows.n_units * RoundedRows::kTileValues,
+                          .n_units = now.n,
+                          .n_rows = end - row,
+                          .first = now.first == 0,
+                          .sums = reinterpret_cast<float*>(scratch + 2 * kUnpackedBytes),
+                          .sums_blocks = n_chunks == 1 ? 2 : kPassRows / TileProduct::kBlockRows,
+                          .context = this,
+                          .next = task(stage + 1, scratch),
+                          .fetch = last ? fetch(row, end - row) : FetchTask()};
+      if (last)
+        product.finish = [](const void* self, float* sums, int64_t at, int64_t n) {
+          static_cast<const Worker*>(self)->finish(sums, at, n);
+        };
+      kernels.multiply_tiles(product);
+      now = product.next;
+    }
+  }
+};
 
 }  // namespace
 
@@ -91,83 +171,56 @@ bool TileProducts::take(const CpuWeight& w, int64_t n_rows) const {
          std::ranges::all_of(w.segments(), [&](const Segment& s) { return kernels_.unpack_unit[static_cast<size_t>(s.dtype)] != nullptr; });
 }
 
+RoundedRows TileProducts::reserved(Buffer& buffer, int64_t n_rows, int64_t k) {
+  const int64_t n_units = ceil_div(k, kUnit),
+                bytes = round_up(n_rows, kTileRows) * n_units * kUnit * static_cast<int64_t>(sizeof(uint16_t));
+  if (static_cast<int64_t>(buffer.bytes()) < bytes) {
+    buffer = Buffer();  // Freed first: both at once may not fit.
+    buffer = allocate_(static_cast<size_t>(bytes));
+    std::memset(buffer.data(), 0, buffer.bytes());  // The last strip may hold rows that no step has.
+  }
+  return {static_cast<uint16_t*>(buffer.data()), n_units};
+}
+
+RoundedRows TileProducts::room(int64_t n_rows, int64_t k) { return reserved(made_rows_, n_rows, k); }
+
 void TileProducts::reserve(int64_t max_rows, int64_t max_k) {
-  const int64_t bytes = round_up(max_rows, kTileRows) * round_up(max_k, kUnit) * static_cast<int64_t>(sizeof(uint16_t));
-  if (!exist() || static_cast<int64_t>(rows_.bytes()) >= bytes) return;
-  rows_ = Buffer();  // Freed first: both at once may not fit.
-  rows_ = allocate_(static_cast<size_t>(bytes));
-  std::memset(rows_.data(), 0, rows_.bytes());  // The last strip may hold rows that no step has.
+  if (!exist() || max_rows < kFewestRows) return;
+  (void)reserved(rows_, max_rows, max_k);
+  (void)reserved(made_rows_, max_rows, max_k);
+  const int64_t bytes = row_stride(max_k) * pool_.n_threads();
+  if (static_cast<int64_t>(row_.bytes()) < bytes) row_ = allocate_(static_cast<size_t>(bytes));
 }
 
 RoundedRows TileProducts::round(ConstTensorView x, const Beside& beside) {
   const int64_t n_rows = x.dim(0), k = x.dim(1);
   reserve(n_rows, k);
-  const RoundedRows rows{static_cast<uint16_t*>(rows_.data()), ceil_div(k, kUnit)};
-  for_each_row(pool_, n_rows, kTileRows, [&](int64_t t, int) {
-    if (beside.before) beside.before(t);
-    kernels_.round_row(x.f32() + t * k, k, rows, t);
+  const RoundedRows rows = reserved(rows_, n_rows, k);
+  for_each_row(pool_, n_rows, kTileRows, [&](int64_t t, int thread) {
+    const float* row = x.f32() + t * k;
+    if (beside.before) {
+      float* const to = reinterpret_cast<float*>(static_cast<uint8_t*>(row_.data()) + thread * row_stride(k));
+      beside.before(t, to);
+      row = to;
+    }
+    kernels_.round_row(row, k, rows, t);
   });
   return rows;
 }
 
 void TileProducts::matmul(TensorView out, ConstTensorView x, const CpuWeight& w, const Beside& beside) {
-  const RoundedRows rows = round(x, beside);
-  const int64_t n_rows = x.dim(0), n = w.rows();
-  const RowGroups groups(n_rows, pool_.n_threads());
-  const int64_t threads_a_group = ceil_div(pool_.n_threads(), groups.count);
+  matmul(out, round(x, beside), w, beside);
+}
+
+void TileProducts::matmul(TensorView out, const RoundedRows& rows, const CpuWeight& w, const Beside& beside) {
+  const RowGroups groups(out.dim(0), pool_.n_threads());
+  const int64_t threads_a_group = ceil_div(pool_.n_threads(), groups.count), n_chunks = ceil_div(rows.n_units, kStageUnits);
   const PairItems items(w, beside.pairs, run_of(w, beside.pairs, threads_a_group));
-  const int64_t n_chunks = ceil_div(rows.n_units, kStageUnits), chunk = ceil_div(rows.n_units, n_chunks);
-
-  const auto give = [&](const PanelPair& pair, float* sums, int64_t row, int64_t end) {
-    OutputBlock block{row, end - row, pair.column, pair.n_columns, sums, beside.pairs ? sums + kPanelRows : nullptr, kTileColumns};
-    if (!beside.after || !beside.only_after) {
-      float* const to = out.f32() + row * n + pair.column;
-      const int64_t half = n / 2;  // Of a pair.
-      for (int64_t t = 0; t < block.n_rows; ++t) {
-        const auto copy = [&](float* at, const float* from) {
-          std::memcpy(at + t * n, from + t * kTileColumns, static_cast<size_t>(pair.n_columns) * sizeof(float));
-        };
-        copy(to, block.values);
-        if (beside.pairs) copy(to + half, block.second);
-      }
-      block.values = to;
-      block.second = beside.pairs ? to + half : nullptr;
-      block.stride = n;
-    }
-    if (beside.after) beside.after(block);
-  };
-
   pool_.for_each_in_groups(groups.count, items.count(), [&](int64_t group, int64_t item, int thread) {
+    Worker worker{kernels_, out, rows, w, beside, items, item, n_chunks, ceil_div(rows.n_units, n_chunks)};
     uint8_t* const scratch = static_cast<uint8_t*>(scratch_.data()) + thread * kScratchBytes;
-    float* const sums = reinterpret_cast<float*>(scratch + 2 * kUnpackedBytes);
-    const int64_t n_stages = items.length(item) * n_chunks;
-    const auto task = [&](int64_t stage) {
-      if (stage >= n_stages) return UnpackTask();
-      const PanelPair pair = items.at(item, stage / n_chunks);
-      UnpackTask result{.panels = {pair.panels[0], pair.panels[1]}, .first = stage % n_chunks * chunk, .k = w.cols(), .ahead = pair.stride};
-      for (size_t i = 0; i < 2; ++i) result.unpack[i] = kernels_.unpack_unit[static_cast<size_t>(pair.dtypes[i])];
-      result.n = std::min(chunk, rows.n_units - result.first);
-      result.to = reinterpret_cast<uint16_t*>(scratch + stage % 2 * kUnpackedBytes);
-      return result;
-    };
-    for (int64_t row = groups.begin(group); row < groups.end(group); row += kPassRows) {
-      const int64_t end = std::min(groups.end(group), row + kPassRows);
-      UnpackTask now = task(0);
-      kernels_.unpack_tiles(now);
-      for (int64_t stage = 0; stage < n_stages; ++stage) {
-        const UnpackTask next = task(stage + 1);
-        kernels_.multiply_tiles({.weights = now.to,
-                                 .rows = rows.strip(row / kTileRows) + now.first * RoundedRows::kTileValues,
-                                 .strip_values = rows.n_units * RoundedRows::kTileValues,
-                                 .n_units = now.n,
-                                 .n_strips = ceil_div(end - row, kTileRows),
-                                 .first = now.first == 0,
-                                 .sums = sums,
-                                 .next = next});
-        if (stage % n_chunks == n_chunks - 1) give(items.at(item, stage / n_chunks), sums, row, end);
-        now = next;
-      }
-    }
+    for (int64_t row = groups.begin(group); row < groups.end(group); row += kPassRows)
+      worker.run(row, std::min(groups.end(group), row + kPassRows), scratch);
   });
 }
 

@@ -30,16 +30,21 @@ class TileProducts {
   bool take(const CpuWeight& w, int64_t n_rows) const;
   /// Makes room for inputs [max_rows, max_k]; grows only.
   void reserve(int64_t max_rows, int64_t max_k);
-  /// As Products::matmul.
+  /// As Products::matmul. x is not written where `beside.before` makes its rows.
   void matmul(TensorView out, ConstTensorView x, const CpuWeight& w, const Beside& beside);
+  /// The same for rows that are rounded already: those of room().
+  void matmul(TensorView out, const RoundedRows& x, const CpuWeight& w, const Beside& beside);
+  /// Room for rows that a product makes for the next one: `k` a multiple of 32. Good until the next call.
+  RoundedRows room(int64_t n_rows, int64_t k);
 
  private:
   RoundedRows round(ConstTensorView x, const Beside& beside);
+  RoundedRows reserved(Buffer& buffer, int64_t n_rows, int64_t k);
 
   ThreadPool& pool_;
   const Kernels& kernels_;
   std::function<Buffer(size_t)> allocate_;
-  Buffer rows_, scratch_;
+  Buffer rows_, made_rows_, scratch_, row_;  ///< row_: a float row a thread.
 };
 
 }  // namespace minillm::cpu

@@ -25,22 +25,61 @@ MINILLM_INLINE void configure_tiles() { asm volatile("ldtilecfg %0" : : "m"(kCon
 
 constexpr int64_t kTile = RoundedRows::kTileValues, kTileRowBytes = 64, kSumsRow = 32, kSumsRowBytes = 128;
 
-/// Hands out the units of a task over the steps of a call, evenly.
-class Beside {
+/// What is done beside the tiles' work, a little at each step, so that neither waits for the other.
+class Meanwhile {
  public:
-  MINILLM_MEMBER Beside(const UnpackTask& task, int64_t n_steps) : task_(task), n_units_(2 * task.n), n_steps_(n_steps) {}
+  MINILLM_MEMBER explicit Meanwhile(const TileProduct& p)
+      : p_(p),
+        n_steps_((p.n_rows + TileProduct::kBlockRows - 1) / TileProduct::kBlockRows * p.n_units),
+        finish_every_(p.n_units >= 4 ? p.n_units / 4 : 1) {}
+
   MINILLM_MEMBER void step() {
-    for (due_ += n_units_; due_ >= n_steps_; due_ -= n_steps_) unpack_one(task_, done_++);
+    for (units_due_ += 2 * p_.next.n; units_due_ >= n_steps_; units_due_ -= n_steps_) unpack_one(p_.next, units_++);
+    for (lines_due_ += p_.fetch.n * p_.fetch.n_lines; lines_due_ >= n_steps_; lines_due_ -= n_steps_) fetch_line();
+    if (row_ < end_ && --finish_in_ == 0) {
+      finish_some(kFinishRows);
+      finish_in_ = finish_every_;
+    }
+  }
+  /// Rows [row, end) have their sums.
+  MINILLM_MEMBER void add_final(float* sums, int64_t row, int64_t end) {
+    sums_ = sums;
+    row_ = row;
+    end_ = end;
+    finish_in_ = finish_every_;
+  }
+  /// The sums' place is needed.
+  MINILLM_MEMBER void finish_all() {
+    if (row_ < end_) finish_some(end_ - row_);
   }
 
  private:
-  const UnpackTask& task_;
-  int64_t n_units_, n_steps_, due_ = 0, done_ = 0;
+  static constexpr int64_t kFinishRows = 8;
+
+  MINILLM_MEMBER void finish_some(int64_t n) {
+    n = n < end_ - row_ ? n : end_ - row_;
+    p_.finish(p_.context, sums_, row_, n);
+    sums_ += n * kSumsRow;
+    row_ += n;
+  }
+  MINILLM_MEMBER void fetch_line() {
+    __builtin_prefetch(static_cast<const uint8_t*>(p_.fetch.at) + run_ * p_.fetch.stride + 64 * line_, 0, 2);
+    if (++line_ == p_.fetch.n_lines) {
+      line_ = 0;
+      ++run_;
+    }
+  }
+
+  const TileProduct& p_;
+  int64_t n_steps_, finish_every_;
+  int64_t units_due_ = 0, units_ = 0, lines_due_ = 0, run_ = 0, line_ = 0;
+  float* sums_ = nullptr;
+  int64_t row_ = 0, end_ = 0, finish_in_ = 0;
 };
 
 /// One or two strips by two panels.
 template <int Strips>
-MINILLM_INLINE void multiply_block(const TileProduct& p, const uint16_t* rows, float* sums, Beside& beside) {
+MINILLM_INLINE void multiply_block(const TileProduct& p, const uint16_t* rows, float* sums, Meanwhile& meanwhile) {
   float* const second = sums + 16 * kSumsRow;
   if (p.first) {
     _tile_zero(0);
@@ -69,8 +108,9 @@ MINILLM_INLINE void multiply_block(const TileProduct& p, const uint16_t* rows, f
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
     }
-    beside.step();
+    meanwhile.step();
   }
+  meanwhile.finish_all();
   _tile_stored(0, sums, kSumsRowBytes);
   _tile_stored(1, sums + 16, kSumsRowBytes);
   if constexpr (Strips == 2) {
@@ -81,12 +121,20 @@ MINILLM_INLINE void multiply_block(const TileProduct& p, const uint16_t* rows, f
 
 void multiply_tiles(const TileProduct& p) {
   configure_tiles();
-  Beside beside(p.next, (p.n_strips + 1) / 2 * p.n_units);
+  Meanwhile meanwhile(p);
   const uint16_t* rows = p.rows;
-  float* sums = p.sums;
-  int64_t strip = 0;
-  for (; strip + 2 <= p.n_strips; strip += 2, rows += 2 * p.strip_values, sums += 32 * kSumsRow) multiply_block<2>(p, rows, sums, beside);
-  if (strip < p.n_strips) multiply_block<1>(p, rows, sums, beside);
+  int64_t block = 0;
+  for (int64_t row = 0; row < p.n_rows; row += TileProduct::kBlockRows, rows += 2 * p.strip_values) {
+    float* const sums = p.sums + block * TileProduct::kBlockRows * kSumsRow;
+    if (p.n_rows - row > 16)
+      multiply_block<2>(p, rows, sums, meanwhile);
+    else
+      multiply_block<1>(p, rows, sums, meanwhile);
+    if (p.finish != nullptr)
+      meanwhile.add_final(sums, row, p.n_rows < row + TileProduct::kBlockRows ? p.n_rows : row + TileProduct::kBlockRows);
+    if (++block == p.sums_blocks) block = 0;
+  }
+  meanwhile.finish_all();
   _tile_release();
 }
 
