@@ -1,8 +1,7 @@
 // amx_unpack.cpp - one unit of a panel (panel.h) as a tile of bfloat16: [16 pairs of k][16 rows][2], what vdpbf16ps of tiles reads.
 //   value = scale (code - zero) or scale code + offset, in float32, rounded once to bfloat16.
-// Method:  a byte permutation lays 16 codes (8 rows x 2 adjacent k) over the mantissas of 1.0: 1 + code / 128, without a conversion. One
-// fused
-//          multiply-add takes scale and offset; two such vectors become one of bfloat16, already in the tile's order.
+// Method:  a byte permutation lays 16 codes (8 rows x 2 adjacent k) over the mantissas of 2.0: 2 + code / 64, without a conversion.
+//          One fused multiply-add takes scale and offset; two such vectors become one of bfloat16, already in the tile's order.
 //          Exact but for that rounding: codes of 8 bits stand lower, 1 + code / 32768, where the offset loses at most scale / 1024.
 // Cost:    a row of the tile: 2 permutations, 2 multiply-adds, 1 conversion; about 70 cycles a unit.
 #include "backend/cpu/isa/amx_tables.h"
@@ -44,11 +43,11 @@ struct Line {
 
 template <bool Wide>
 MINILLM_INLINE Line line_of(Floats scale, Floats offset) {
-  const Floats steep = mul(scale, splat(Wide ? 32768.0f : 128.0f)), from_one = sub(offset, steep);
+  const Floats steep = mul(scale, splat(Wide ? 32768.0f : 64.0f)), start = sub(offset, mul(steep, splat(Wide ? 1.0f : 2.0f)));
   Line line;
   unroll<2>([&](auto half) __attribute__((always_inline)) {
     line.scale[half] = _mm512_permutexvar_ps(table(kOrder.rows[half]), steep);
-    line.offset[half] = _mm512_permutexvar_ps(table(kOrder.rows[half]), from_one);
+    line.offset[half] = _mm512_permutexvar_ps(table(kOrder.rows[half]), start);
   });
   return line;
 }
@@ -66,12 +65,12 @@ MINILLM_INLINE Line load_line(const Header& header, const uint8_t* unit) {
 template <bool Wide>
 MINILLM_INLINE void put_quad(uint16_t* to, Bytes codes, const Line& line) {
   constexpr __mmask64 kByte = Wide ? 0x2222222222222222u : 0x4444444444444444u;
-  const Ints ones = splat_int(0x3F800000);
+  const Ints base = splat_int(Wide ? 0x3F800000 : 0x40000000);  // 1.0 or 2.0, which has no bit where the code goes.
   unroll<2>([&](auto pair) __attribute__((always_inline)) {
     Floats values[2];
     unroll<2>([&](auto half) __attribute__((always_inline)) {
-      const Floats above_one = from_bits(_mm512_mask_permutexvar_epi8(ones, kByte, table(kOrder.codes[pair][half]), codes));
-      values[half] = fma(above_one, line.scale[half], line.offset[half]);
+      const Floats lifted = from_bits(_mm512_mask_permutexvar_epi8(base, kByte, table(kOrder.codes[pair][half]), codes));
+      values[half] = fma(lifted, line.scale[half], line.offset[half]);
     });
     store_pairs(to + 32 * pair, values[1], values[0]);
   });
