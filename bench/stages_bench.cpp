@@ -66,6 +66,12 @@ class TimedBackend final : public cpu::CpuBackend {
   void feed_forward_input(TensorView gated, ConstTensorView x, const FeedForward& w) override {
     time({kGateUp}, kQuantise, [&] { CpuBackend::feed_forward_input(gated, x, w); });
   }
+  void feed_forward_to_tiles(const cpu::RoundedRows& gated, ConstTensorView x, const FeedForward& w) override {
+    time({kGateUp}, kQuantise, [&] { CpuBackend::feed_forward_to_tiles(gated, x, w); });
+  }
+  void feed_forward_from_tiles(TensorView x, const cpu::RoundedRows& gated, const FeedForward& w) override {
+    time({kDown}, kQuantise, [&] { CpuBackend::feed_forward_from_tiles(x, gated, w); });
+  }
   void feed_forward_output(TensorView x, ConstTensorView gated, const FeedForward& w) override {
     in_feed_forward_ = true;
     CpuBackend::feed_forward_output(x, gated, w);

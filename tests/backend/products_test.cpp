@@ -214,9 +214,9 @@ TEST_P(ProductsOn, WorkBesideAProductSeesEachRowOnceAndEachFinalBlockOnce) {
         const auto want = machine.multiply(x, n_rows, *w);
         std::vector<float> late(x.size(), std::nanf("")), out(want.size(), std::nanf(""));
         std::vector<int> rows(static_cast<size_t>(n_rows), 0), times(want.size(), 0);
-        const auto before = [&](int64_t row) {
+        const auto before = [&](int64_t row, float* to) {
           ++rows[static_cast<size_t>(row)];
-          std::copy_n(x.begin() + row * k, k, late.begin() + row * k);
+          std::copy_n(x.begin() + row * k, k, to != nullptr ? to : late.data() + row * k);
         };
         const auto after = [&](const OutputBlock& b) {
           for (int64_t part = 0; part < (pairs ? 2 : 1); ++part)

@@ -57,6 +57,7 @@ class CpuBackend : public Backend {
                        int64_t layer) override;
   void attention_output(TensorView x, ConstTensorView attended, const PackedWeight& w, ConstTensorView post_norm, float eps) override;
   void feed_forward_input(TensorView gated, ConstTensorView x, const FeedForward& w) override;
+  void feed_forward(TensorView x, const FeedForward& w) override;
   void head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps, const PackedWeight& w,
             float softcap_value) override;
 
@@ -66,7 +67,15 @@ class CpuBackend : public Backend {
   /// For programs that watch its loops.
   ThreadPool& pool() noexcept { return pool_; }
 
+ protected:
+  /// The halves of feed_forward where both products are on tiles: what is between them is rounded at once.
+  virtual void feed_forward_to_tiles(const RoundedRows& gated, ConstTensorView x, const FeedForward& w);
+  virtual void feed_forward_from_tiles(TensorView x, const RoundedRows& gated, const FeedForward& w);
+
  private:
+  /// x += post_norm(product), where `multiply` computes the product [T, N] of `w`.
+  void add_product(TensorView x, int64_t n, ConstTensorView post_norm, float eps,
+                   FunctionRef<void(TensorView projected, const Beside& beside)> multiply);
   /// Calls body(row) for every row, on the pool where the rows hold enough work.
   void for_rows(int64_t n_rows, int64_t row_elements, FunctionRef<void(int64_t row)> body);
 

@@ -81,6 +81,55 @@ struct PackedTile {
   int64_t ahead_bytes = 0;
 };
 
+/// Activations rounded to bfloat16, T rows in strips of 16: [S, U, 16, 32], U = K / 32 rounded up; what lies past the end of a row is zero.
+struct RoundedRows {
+  uint16_t* values = nullptr;
+  int64_t n_units = 0;
+  uint16_t* strip(int64_t s) const { return values + s * n_units * kTileValues; }
+  static constexpr int kTileValues = 16 * 32;  ///< A tile: 16 rows by 32 values of k, 1 KiB.
+};
+
+/// How panels become tiles of bfloat16: [units][16 pairs of k][16 rows][2], a unit a tile.
+using UnpackUnit = void (*)(const uint8_t* panel, int64_t unit, int64_t k, int64_t ahead, uint16_t* to);
+
+/// Units [first, first + n) of two panels, to be unpacked to `to` [2, n, 16, 16, 2].
+struct UnpackTask {
+  UnpackUnit unpack[2] = {};
+  const uint8_t* panels[2] = {};
+  int64_t first = 0, n = 0, k = 0;
+  int64_t ahead = 0;  ///< Bytes from what is read to what is fetched into L2 beside it.
+  uint16_t* to = nullptr;
+};
+
+/// Memory fetched into L2: `n` runs of lines, `stride` bytes apart.
+struct FetchTask {
+  const void* at = nullptr;
+  int64_t n = 0, stride = 0, n_lines = 0;
+};
+
+/// Products of two panels and rows over some units, on tiles. Meanwhile `next` is unpacked and `fetch` fetched.
+struct TileProduct {
+  static constexpr int64_t kBlockRows = 32;
+  const uint16_t* weights = nullptr;  ///< [2, n_units, 16, 16, 2]
+  const uint16_t* rows = nullptr;     ///< The first unit of the first strip.
+  int64_t strip_values = 0;           ///< From a strip to the next.
+  int64_t n_units = 0, n_rows = 0;
+  bool first = true;        ///< Starts the sums; else adds to them.
+  float* sums = nullptr;    ///< [sums_blocks, 32, 32]: of each row 16 sums of the first panel, then 16 of the second.
+  int64_t sums_blocks = 0;  ///< Blocks of rows until their sums take the place of earlier ones: all of them, or, in a single call, two.
+  /// Told of rows that are final, each once, while their sums are there. Or null.
+  void (*finish)(const void* context, float* sums, int64_t row, int64_t n_rows) = nullptr;
+  const void* context = nullptr;
+  UnpackTask next;
+  FetchTask fetch;
+};
+
+/// Rows of a gate and what it is for, as they come out of a product of pairs: act(gate) * up, rounded, to columns [column, column + 16).
+struct GateTask {
+  const float *gate = nullptr, *up = nullptr;
+  int64_t stride = 0, row = 0, n_rows = 0, column = 0;
+};
+
 /// How a format's units are multiplied.
 enum class UnitKind : uint8_t {
   kZero,    ///< scale (code - zero), codes of at most 6 bits
@@ -129,11 +178,22 @@ struct Kernels {
   void (*float_unpack[3])(const PanelSpan& w, int64_t k0, int64_t n_k, const Unpacked& to);
   void (*float_gemm)(const Tile& tile, const float* x, int64_t x_stride);
 
+  // --- Products of many rows on tiles of bfloat16; all null where the processor has none ------------------------------
+  /// Row t of `to` from x [k].
+  void (*round_row)(const float* x, int64_t k, const RoundedRows& to, int64_t t) = nullptr;
+  /// By format; null for those whose values bfloat16 would coarsen more than activations are.
+  UnpackUnit unpack_unit[kDtypes] = {};
+  void (*unpack_tiles)(const UnpackTask& task) = nullptr;
+  void (*multiply_tiles)(const TileProduct& product) = nullptr;
+  void (*gate_silu_rounded)(const GateTask& task, const RoundedRows& to) = nullptr;
+  void (*gate_gelu_rounded)(const GateTask& task, const RoundedRows& to) = nullptr;
+
   // --- Probes of the machine's limits; results are returned so that nothing is optimised away -----------------------
   float (*probe_read)(const void* data, int64_t bytes);  ///< bytes is a multiple of 4096.
   float (*probe_float)(int64_t n);                       ///< n * kProbeFloatMacs multiply-adds
   float (*probe_int8)(int64_t n);                        ///< n * kProbeInt8Macs multiply-adds
-  int64_t probe_float_macs = 0, probe_int8_macs = 0;
+  float (*probe_tiles)(int64_t n) = nullptr;             ///< n * kProbeTileMacs multiply-adds of bfloat16; null without tiles.
+  int64_t probe_float_macs = 0, probe_int8_macs = 0, probe_tile_macs = 0;
 };
 
 namespace scalar {

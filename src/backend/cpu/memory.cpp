@@ -12,19 +12,19 @@ namespace minillm::cpu {
 namespace {
 
 constexpr size_t kAlignment = 64;
-constexpr size_t kHugePage = size_t{2} << 20;  // From two of them on, fewer page faults and TLB misses.
+constexpr size_t kHugePage = size_t{2} << 20;  // From half of one on: fewer page faults and TLB misses.
 
 constexpr size_t kRun = size_t{32} << 20;  // What weights are cut from; its untouched end costs nothing.
 
 /// Throws Error{kOutOfMemory} naming the size.
 std::shared_ptr<void> take(size_t bytes) {
-  const bool huge = bytes >= 2 * kHugePage;
+  const bool huge = bytes >= kHugePage / 2;
   const size_t alignment = huge ? kHugePage : kAlignment;
   const auto padded = checked_add(bytes > 0 ? bytes : 1, alignment);
   void* data = nullptr;
   if (padded && *padded < uint64_t{1} << 62) data = std::aligned_alloc(alignment, (*padded - 1) / alignment * alignment);
   if (data == nullptr) throw Error(ErrorCode::kOutOfMemory, "cpu: no room for ", readable_bytes(bytes));
-  if (huge) (void)madvise(data, bytes, MADV_HUGEPAGE);  // Only a wish.
+  if (huge) (void)madvise(data, (*padded - 1) / alignment * alignment, MADV_HUGEPAGE);  // Only a wish.
   return {data, std::free};
 }
 

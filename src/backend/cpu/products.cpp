@@ -52,10 +52,11 @@ class Items {
     const int64_t panel = item * panels_, row = panel * kPanelRows, n_rows = std::min(segment->n_rows - row, panels_ * kPanelRows);
     return {segment->dtype, {segment->data + panel * segment->stride, segment->stride, n_rows, w_.cols()}, segment->first_row + row};
   }
-  /// What an item computes of rows [row, row + n_rows); of a pair, the first half.
-  OutputBlock block(int64_t item, int64_t row, int64_t n_rows) const {
+  /// What an item computes of rows [row, row + n_rows) of `out`; of a pair, the first half.
+  OutputBlock block(float* out, int64_t item, int64_t row, int64_t n_rows) const {
     const Part part = at(item, 0);
-    return {row, n_rows, part.column, part.span.n_rows};
+    float* const values = out + row * w_.rows() + part.column;
+    return {row, n_rows, part.column, part.span.n_rows, values, pairs_ ? values + w_.segments()[1].first_row : nullptr, w_.rows()};
   }
   /// What a thread that works on this part is likely to read next: the pair's other half, or the item after those of the others.
   std::optional<Part> after(int64_t item, int part, int n_threads) const {
@@ -88,7 +89,7 @@ void fetch_block(const float* matrix, const OutputBlock& block, int64_t width) {
 }  // namespace
 
 Products::Products(ThreadPool& pool, const Kernels& kernels, std::function<Buffer(size_t)> allocate)
-    : pool_(pool), kernels_(kernels), allocate_(std::move(allocate)) {
+    : pool_(pool), kernels_(kernels), allocate_(std::move(allocate)), tiles_(pool, kernels, allocate_) {
   unpacked_ = allocate_(static_cast<size_t>(kUnpackedBytes * pool_.n_threads()));
   std::memset(unpacked_.data(), 0, unpacked_.bytes());  // A tile may read panels that a weight does not have.
 }
@@ -101,7 +102,7 @@ Unpacked Products::unpacked(int thread) const {
 
 QuantisedRows Products::activations(int64_t n_rows, const CpuWeight& w) {
   const int64_t k = w.cols();
-  reserve(n_rows, k);
+  reserve_quantised(n_rows, k);
   uint8_t* at = static_cast<uint8_t*>(activations_.data());
   const auto take = [&at](int64_t bytes) {
     uint8_t* part = at;
@@ -128,6 +129,12 @@ QuantisedRows Products::activations(int64_t n_rows, const CpuWeight& w) {
 }
 
 void Products::reserve(int64_t max_rows, int64_t max_k) {
+  if (!tiles_.exist()) return reserve_quantised(max_rows, max_k);
+  tiles_.reserve(max_rows, max_k);
+  reserve_quantised(std::min(max_rows, TileProducts::kFewestRows - 1), max_k);
+}
+
+void Products::reserve_quantised(int64_t max_rows, int64_t max_k) {
   const int64_t bytes = round_up(max_rows, kStripRows) * (2 * max_k + ceil_div(max_k, kUnit) * 33) + 9 * kAlignment;
   if (static_cast<int64_t>(activations_.bytes()) >= bytes) return;
   activations_ = Buffer();  // Freed first: both at once may not fit.
@@ -140,7 +147,7 @@ QuantisedRows Products::prepare(ConstTensorView x, const CpuWeight& w, const Bes
   const QuantisedRows rows = quantised ? activations(n_rows, w) : QuantisedRows();
   if (!quantised && !beside.before) return rows;
   const auto one = [&](int64_t t, int) {
-    if (beside.before) beside.before(t);
+    if (beside.before) beside.before(t, nullptr);
     if (quantised) kernels_.quantise_row(x.f32() + t * k, rows, t);
   };
   if (n_rows >= kPrepareInline) {
@@ -169,7 +176,7 @@ void Products::multiply_few(float* out, const float* x, const QuantisedRows& qua
           kernels_.float_gemv[format](part.span, x + t * w.cols(), to);
       }
     }
-    if (beside.after) beside.after(items.block(item, 0, n_rows));
+    if (beside.after) beside.after(items.block(out, item, 0, n_rows));
   });
 }
 
@@ -190,14 +197,14 @@ void Products::multiply_packed(float* out, const QuantisedRows& quantised, int64
       tile.out = out + part.column;
       tile.out_stride = w.rows();
       tile.sums = unpacked(thread).sums;
-      if (beside.updated != nullptr) fetch_block(beside.updated, items.block(item, 0, n_rows), w.rows());
+      if (beside.updated != nullptr) fetch_block(beside.updated, items.block(out, item, 0, n_rows), w.rows());
       if (next) {
         tile.ahead = next->span.data;
         tile.ahead_bytes = next->bytes();
       }
       kernels_.gemm_packed[static_cast<size_t>(part.dtype)](tile, quantised);
     }
-    if (beside.after) beside.after(items.block(item, 0, n_rows));
+    if (beside.after) beside.after(items.block(out, item, 0, n_rows));
   });
 }
 
@@ -234,7 +241,7 @@ void Products::multiply_rows(float* out, const float* x, const QuantisedRows& qu
   pool_.for_each_in_groups(groups.count, items.count(), [&](int64_t group, int64_t item, int thread) {
     const int64_t first = groups.begin(group), end = groups.end(group);
     for (int i = 0; i < items.parts(); ++i) multiply(items.at(item, i), items.after(item, i, threads_a_group), first, end, thread);
-    if (beside.after) beside.after(items.block(item, first, end - first));
+    if (beside.after) beside.after(items.block(out, item, first, end - first));
   });
 }
 
@@ -245,6 +252,7 @@ void Products::matmul(TensorView out, ConstTensorView x, const CpuWeight& w, con
   MINILLM_CHECK(!beside.pairs || is_pair(w), w.segments().size(), " tensors, not a pair");
   if (w.role() == WeightRole::kLookup) throw Error(ErrorCode::kInvalidArgument, "matmul: the weight was packed for row lookups only");
   if (n_rows == 0) return;
+  if (tiles_.take(w, n_rows)) return tiles_.matmul(out, x, w, beside);
   const QuantisedRows rows = prepare(x, w, beside);
   if (n_rows <= kFewRows)
     multiply_few(out.f32(), x.f32(), rows, n_rows, w, beside);

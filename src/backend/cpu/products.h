@@ -1,6 +1,7 @@
 // products.h - out[t, n] = sum_k x[t, k] w[n, k] for packed weights: quantises the activations once, then hands panels to threads.
 // Which path: up to three rows go through gemv, one after the other; a batch through gemm_packed, where the instruction set has it (both
-//   read the weights as they are packed); more rows through gemm (weights unpacked to the L2 cache). All give the same bits.
+//   read the weights as they are packed); more rows through gemm (weights unpacked to the L2 cache). All give the same bits. Where there
+//   are tiles (tile_products.h), these take the products of many rows, and give the same but for rounding.
 // Memory: quantised activations of the largest step, and 160 KiB a thread for unpacked weights.
 #pragma once
 
@@ -8,30 +9,15 @@
 #include <functional>
 
 #include "backend/buffer.h"
+#include "backend/cpu/beside.h"
 #include "backend/cpu/kernels.h"
 #include "backend/cpu/pack.h"
 #include "backend/cpu/row_groups.h"
-#include "base/function_ref.h"
+#include "backend/cpu/tile_products.h"
 #include "base/tensor_view.h"
 #include "base/thread_pool.h"
 
 namespace minillm::cpu {
-
-/// Rows [row, row + n_rows) and columns [column, column + n_columns) of an output.
-struct OutputBlock {
-  int64_t row, n_rows, column, n_columns;
-};
-
-/// What is done beside a product, by the thread that has the data in its cache. Each may be empty.
-struct Beside {
-  FunctionRef<void(int64_t row)> before = {};              ///< Writes row `row` of x; called once a row, before it is read.
-  FunctionRef<void(const OutputBlock& block)> after = {};  ///< This block of out is final.
-  /// A matrix [T, N] that `after` reads and writes where its block is: fetched from other cores while the product computes. Or null.
-  const float* updated = nullptr;
-  /// The weight is two tensors of as many rows: a column of the second is computed with the same of the first, and `after` is called
-  /// once for both, with columns of the first.
-  bool pairs = false;
-};
 
 /// Whether `w` is two tensors of as many rows.
 bool is_pair(const CpuWeight& w) noexcept;
@@ -45,8 +31,10 @@ class Products {
   void reserve(int64_t max_rows, int64_t max_k);
   /// x [T, K], out [T, N], float32. Throws Error{kInvalidArgument} for a weight that was packed for lookups only.
   void matmul(TensorView out, ConstTensorView x, const CpuWeight& w, const Beside& beside = {});
+  TileProducts& tiles() noexcept { return tiles_; }
 
  private:
+  void reserve_quantised(int64_t max_rows, int64_t max_k);
   QuantisedRows activations(int64_t n_rows, const CpuWeight& w);
   /// Rows of float x [T, K], made by `beside.before`, and their integers where part of the weight is quantised.
   QuantisedRows prepare(ConstTensorView x, const CpuWeight& w, const Beside& beside);
@@ -61,6 +49,7 @@ class Products {
   const Kernels& kernels_;
   std::function<Buffer(size_t)> allocate_;
   Buffer activations_, unpacked_;
+  TileProducts tiles_;
 };
 
 }  // namespace minillm::cpu
