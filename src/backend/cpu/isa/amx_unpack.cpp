@@ -85,11 +85,9 @@ void unpack_codes(const uint8_t* panel, int64_t unit, int64_t, int64_t ahead, ui
   unroll<(kLayout.unit_bytes + 63) / 64>([&](auto i) __attribute__((always_inline)) { __builtin_prefetch(at + ahead + 64 * i, 0, 2); });
   const Header header = load_header<D>(block);
   Line line = load_line<D, 0>(header, at);
-  unroll<4>([&](auto j) __attribute__((always_inline)) {
-    if constexpr (unit_kind(D) == UnitKind::kHalves && decltype(j)::value == 2) line = load_line<D, 1>(header, at);
-    const CodePair codes = load_codes<D, decltype(j)::value>(at);
-    put_quad<kWide>(to + 128 * j, codes.even, line);
-    put_quad<kWide>(to + 128 * j + 64, codes.odd, line);
+  unroll<8>([&](auto q) __attribute__((always_inline)) {
+    if constexpr (unit_kind(D) == UnitKind::kHalves && decltype(q)::value == 4) line = load_line<D, 1>(header, at);
+    put_quad<kWide>(to + 64 * q, load_quad<D, decltype(q)::value>(at), line);
   });
 }
 
