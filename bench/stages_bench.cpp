@@ -3,7 +3,8 @@
 //   waiting   the part of that in which a thread had no work left: barriers and uneven shares
 //   GB/s      packed weights, and keys and values, that the stage must read
 //   GMAC/s    multiply-adds of the stage, the low terms of activations not counted
-//   of peak   the larger share: of the read rate, or of the int8 (attention: float) rate, each measured right before
+//   of peak   the larger share: of the read rate, or of the int8 rate (attention: float; steps of many rows with AMX: tiles of bf16), each
+//             measured right before
 // Method: the loops of the thread pool are observed; an operation's last loops are its product (and what follows it), those before it,
 //   and what it does outside loops, norms and quantising. Medians over the steps.
 // Usage: stages_bench MODEL [threads] [steps] [tokens in the cache]
@@ -190,8 +191,10 @@ class Bench {
   void print(const char* name, int64_t n_sequences, int64_t n_tokens, int64_t cached, const MachinePeaks& peaks,
              const std::vector<double> (&times)[kStages], const std::vector<double> (&waits)[kStages], double step) {
     const auto rows = static_cast<double>(n_sequences * n_tokens), sequences = static_cast<double>(n_sequences);
-    std::printf("%s: %.0f tokens/s, a step of %.3f ms; read %.1f GB/s, float %.0f and int8 %.0f GMAC/s\n", name, rows / step, 1e3 * step,
-                peaks.read_gb_s, peaks.float_gflop_s / 2, peaks.quantised_gflop_s / 2);
+    std::printf("%s: %.0f tokens/s, a step of %.3f ms; read %.1f GB/s, float %.0f, int8 %.0f and tiles %.0f GMAC/s\n", name, rows / step,
+                1e3 * step, peaks.read_gb_s, peaks.float_gflop_s / 2, peaks.quantised_gflop_s / 2, peaks.bf16_gflop_s / 2);
+    // Products of many rows are computed on tiles, where there are any.
+    const double product_peak = (rows >= cpu::TileProducts::kFewestRows ? peaks.most_gflop_s() : peaks.quantised_gflop_s) / 2;
     std::printf("| stage | ms | of the step | waiting | GB/s | GMAC/s | of peak |\n|---|---|---|---|---|---|---|\n");
     double rest = step, all_waiting = 0, all_macs = 0, all_bytes = 0;
     for (int s = 0; s < kStages; ++s) {
@@ -201,10 +204,10 @@ class Bench {
       all_waiting += waiting;
       if (!work.in_floats) all_macs += work.macs;
       all_bytes += work.bytes;
-      line(kNames[s], time, step, waiting, work, work.in_floats ? peaks.float_gflop_s / 2 : peaks.quantised_gflop_s / 2, peaks.read_gb_s);
+      line(kNames[s], time, step, waiting, work, work.in_floats ? peaks.float_gflop_s / 2 : product_peak, peaks.read_gb_s);
     }
     line("between operations", rest, step, rest / 2, {}, 1, 1);
-    line("all", step, step, all_waiting, {all_bytes, all_macs, false}, peaks.quantised_gflop_s / 2, peaks.read_gb_s);
+    line("all", step, step, all_waiting, {all_bytes, all_macs, false}, product_peak, peaks.read_gb_s);
     std::printf("\n");
   }
 

@@ -23,6 +23,12 @@ struct MachinePeaks {
   double read_gb_s = 0;          ///< Main memory read rate.
   double float_gflop_s = 0;      ///< fp32 multiply-adds, counted as two.
   double quantised_gflop_s = 0;  ///< int8 multiply-adds, counted as two; 0 where products are not quantised.
+  double bf16_gflop_s = 0;       ///< bfloat16 multiply-adds on matrix tiles (AMX), counted as two; 0 where there are none.
+  /// What no product can be faster than.
+  double most_gflop_s() const noexcept {
+    const double plain = float_gflop_s > quantised_gflop_s ? float_gflop_s : quantised_gflop_s;
+    return plain > bf16_gflop_s ? plain : bf16_gflop_s;
+  }
 };
 
 }  // namespace minillm

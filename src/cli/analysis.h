@@ -17,7 +17,7 @@ struct AnalysisPlan {
   ModelFlags flags;
 };
 
-/// {"read_gb_s", "float_gflop_s", "quantised_gflop_s"}, measured now.
+/// {"read_gb_s", "float_gflop_s", "quantised_gflop_s", "bf16_gflop_s"}, measured now.
 Json limits_json(const MachinePeaks& peaks);
 
 /// Limits are measured before and after a section: the larger is what the machine reached.

@@ -79,13 +79,17 @@ Json advice_json(const char* range, int64_t low_block, int64_t high_block, const
 }  // namespace
 
 Json limits_json(const MachinePeaks& peaks) {
-  return {{"read_gb_s", peaks.read_gb_s}, {"float_gflop_s", peaks.float_gflop_s}, {"quantised_gflop_s", peaks.quantised_gflop_s}};
+  return {{"read_gb_s", peaks.read_gb_s},
+          {"float_gflop_s", peaks.float_gflop_s},
+          {"quantised_gflop_s", peaks.quantised_gflop_s},
+          {"bf16_gflop_s", peaks.bf16_gflop_s}};
 }
 
 MachinePeaks larger(const MachinePeaks& a, const MachinePeaks& b) {
   return {.read_gb_s = std::max(a.read_gb_s, b.read_gb_s),
           .float_gflop_s = std::max(a.float_gflop_s, b.float_gflop_s),
-          .quantised_gflop_s = std::max(a.quantised_gflop_s, b.quantised_gflop_s)};
+          .quantised_gflop_s = std::max(a.quantised_gflop_s, b.quantised_gflop_s),
+          .bf16_gflop_s = std::max(a.bf16_gflop_s, b.bf16_gflop_s)};
 }
 
 Json analyze_attention_memory(const AnalysisPlan& plan) {

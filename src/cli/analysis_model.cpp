@@ -20,8 +20,7 @@ KVCache cache_of(const MiniLLM& model, int64_t batch, int64_t max_length = 0) {
 
 /// The larger share of the two limits: time is at least what either of them takes.
 double of_peak(const PassCost& cost, double seconds, const MachinePeaks& peaks) {
-  return std::max(share_of(cost.bytes / seconds / 1e9, peaks.read_gb_s),
-                  share_of(cost.flops / seconds / 1e9, std::max(peaks.float_gflop_s, peaks.quantised_gflop_s)));
+  return std::max(share_of(cost.bytes / seconds / 1e9, peaks.read_gb_s), share_of(cost.flops / seconds / 1e9, peaks.most_gflop_s()));
 }
 
 /// K and V of one token over all layers.

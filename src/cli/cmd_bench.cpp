@@ -73,8 +73,7 @@ class Bench {
     for (const double each : seconds) result.samples.push_back(n_all / each);
     result.gb_s = cost.bytes / time / 1e9;
     result.gflop_s = cost.flops / time / 1e9;
-    result.of_peak = std::max(share_of(result.gb_s, peaks_.read_gb_s),
-                              share_of(result.gflop_s, std::max(peaks_.float_gflop_s, peaks_.quantised_gflop_s)));
+    result.of_peak = std::max(share_of(result.gb_s, peaks_.read_gb_s), share_of(result.gflop_s, peaks_.most_gflop_s()));
     return result;
   }
 
@@ -116,8 +115,8 @@ void print_table(const std::vector<Result>& results, double load_seconds, const 
   char line[200];
   std::snprintf(line, sizeof(line), "%s, loaded in %.2f s\n", device.c_str(), load_seconds);
   print(line);
-  std::snprintf(line, sizeof(line), "this machine: reads %.1f GB/s, %.0f GFLOP/s in float32, %.0f in int8\n\n", peaks.read_gb_s,
-                peaks.float_gflop_s, peaks.quantised_gflop_s);
+  std::snprintf(line, sizeof(line), "this machine: reads %.1f GB/s, %.0f GFLOP/s in float32, %.0f in int8, %.0f on bf16 tiles\n\n",
+                peaks.read_gb_s, peaks.float_gflop_s, peaks.quantised_gflop_s, peaks.bf16_gflop_s);
   print(line);
   print("test       tokens   depth  batch     tokens/s      GB/s   GFLOP/s   of peak\n");
   for (const Result& r : results) {

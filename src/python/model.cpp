@@ -78,7 +78,8 @@ void bind_metrics(nb::module_& m) {
   nb::class_<MachinePeaks>(m, "MachinePeaks", "What this machine reaches, measured.")
       .def_ro("read_gb_s", &MachinePeaks::read_gb_s)
       .def_ro("float_gflop_s", &MachinePeaks::float_gflop_s)
-      .def_ro("quantised_gflop_s", &MachinePeaks::quantised_gflop_s);
+      .def_ro("quantised_gflop_s", &MachinePeaks::quantised_gflop_s)
+      .def_ro("bf16_gflop_s", &MachinePeaks::bf16_gflop_s);
 }
 
 }  // namespace

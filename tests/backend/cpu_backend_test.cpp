@@ -153,6 +153,10 @@ TEST_F(CpuBackendTest, PeaksAreMeasured) {
   EXPECT_GT(peaks.read_gb_s, 0.1);
   EXPECT_GT(peaks.float_gflop_s, 0.1);
   EXPECT_GT(peaks.quantised_gflop_s, 0.1);
+  if (is_supported(Isa::kAmx)) {
+    EXPECT_GT(CpuBackend({.n_threads = 1}, Isa::kAmx).measure_peaks().bf16_gflop_s, 0.1);
+  }
+  EXPECT_EQ(CpuBackend({.n_threads = 1}, Isa::kScalar).measure_peaks().bf16_gflop_s, 0.0);
 }
 
 }  // namespace

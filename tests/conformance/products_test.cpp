@@ -85,18 +85,18 @@ TEST_P(Products, MatchTheOracleAfterConversion) {
 }
 
 TEST_P(Products, RowsDoNotDependOnTheRowsBesideThem) {
-  constexpr int64_t kTokens = 35;
+  const int64_t most = GetParam().same_bits_up_to, n_tokens = most == 0 ? 35 : std::min<int64_t>(35, most);
   for (const Dtype dtype : kWeightTypes) {
     const HostWeight w(7, dtype, 50, 768);
-    const std::vector<float> x = randn(8, kTokens * w.k);
+    const std::vector<float> x = randn(8, n_tokens * w.k);
     const auto packed = w.pack(*backend_);
-    const Array all(*backend_, {kTokens, w.n});
-    backend_->matmul(all, Array(*backend_, {kTokens, w.k}, x), *packed);
+    const Array all(*backend_, {n_tokens, w.n});
+    backend_->matmul(all, Array(*backend_, {n_tokens, w.k}, x), *packed);
     const std::vector<float> want = all.host();
     for (const int64_t chunk : {1, 2, 3, 8, 16}) {
       std::vector<float> got;
-      for (int64_t t = 0; t < kTokens; t += chunk) {
-        const int64_t n = std::min(chunk, kTokens - t);
+      for (int64_t t = 0; t < n_tokens; t += chunk) {
+        const int64_t n = std::min(chunk, n_tokens - t);
         const Array part(*backend_, {n, w.n});
         backend_->matmul(part, Array(*backend_, {n, w.k}, {x.begin() + t * w.k, x.begin() + (t + n) * w.k}), *packed);
         const std::vector<float> values = part.host();
@@ -106,8 +106,8 @@ TEST_P(Products, RowsDoNotDependOnTheRowsBesideThem) {
     }
     for (const int n_threads : {1, 3}) {
       const auto other = make_target(GetParam(), n_threads);
-      const Array again(*other, {kTokens, w.n});
-      other->matmul(again, Array(*other, {kTokens, w.k}, x), *w.pack(*other));
+      const Array again(*other, {n_tokens, w.n});
+      other->matmul(again, Array(*other, {n_tokens, w.k}, x), *w.pack(*other));
       expect_same_bits(again.host(), want, std::string(name_of(dtype)) + " with " + std::to_string(n_threads) + " threads");
     }
   }

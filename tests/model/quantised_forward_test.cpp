@@ -8,6 +8,7 @@
 #include "minillm/model.h"
 #include "model/expected_tensors.h"
 #include "support/random.h"
+#include "support/same_bits.h"
 #include "support/temp_folder.h"
 #include "support/tiny_model.h"
 
@@ -93,6 +94,7 @@ TEST_P(Quantised, IsCloseToTheOracleOnTheSameFile) {
 }
 
 TEST_P(Quantised, InStepsAndInABatchIsBitwiseAlone) {
+  const test::SameBitsInAnyStep same_bits;
   MiniLLM model = load("cpu");
   const std::vector<TokenId> a = random_ids(2, 45), b = random_ids(3, 45);
   const Tensor whole_a = model.forward(Tensor::from_ids({a})), whole_b = model.forward(Tensor::from_ids({b}));

@@ -1,6 +1,7 @@
 // cpu_backend.h - the CPU as a Backend: owns the thread pool and the counted memory, and hands each operation to the part that
 // does it (products.h, attention.h, the row kernels of kernels.h).
-// Batch invariance: every result of a row depends on that row alone, bitwise, whatever the batch and the number of threads.
+// Batch invariance: every result of a row depends on that row alone, bitwise, whatever the batch and the number of threads. With AMX
+// long steps equal short ones to rounding: docs/KERNELS.md.
 #pragma once
 
 #include <memory>

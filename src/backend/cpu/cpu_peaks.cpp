@@ -30,7 +30,7 @@ double best_rate(double amount, int runs, F&& work) {
 }  // namespace
 
 MachinePeaks CpuBackend::measure_peaks() {
-  constexpr int64_t kFloatSteps = 20000, kInt8Steps = 20000;
+  constexpr int64_t kFloatSteps = 20000, kInt8Steps = 20000, kTileSteps = 20000;
   MachinePeaks peaks;
   const int64_t n_items = int64_t{kItems} * pool_.n_threads();
   std::vector<float> sink(static_cast<size_t>(pool_.n_threads()));
@@ -52,6 +52,10 @@ MachinePeaks CpuBackend::measure_peaks() {
   peaks.quantised_gflop_s = best_rate(flops(kInt8Steps / kItems, kernels_.probe_int8_macs), 5, [&] {
     pool_.for_each(n_items, [&](int64_t, int thread) { keep(thread, kernels_.probe_int8(kInt8Steps / kItems)); });
   });
+  if (kernels_.probe_tiles != nullptr)
+    peaks.bf16_gflop_s = best_rate(flops(kTileSteps / kItems, kernels_.probe_tile_macs), 5, [&] {
+      pool_.for_each(n_items, [&](int64_t, int thread) { keep(thread, kernels_.probe_tiles(kTileSteps / kItems)); });
+    });
   return peaks;
 }
 

@@ -20,7 +20,7 @@ namespace minillm::cpu {
 class TileProducts {
  public:
   /// Rows from which unpacking to tiles is paid for, measured: docs/SPEED.md, "Tiles of bfloat16".
-  static constexpr int64_t kFewestRows = 41;
+  static constexpr int64_t kFewestRows = 24;
 
   /// Pool and kernels must outlive this object. Without tiles in `kernels` it takes nothing.
   TileProducts(ThreadPool& pool, const Kernels& kernels, std::function<Buffer(size_t)> allocate);
