@@ -8,7 +8,7 @@ set(minillm_isa_flags_scalar "")
 set(minillm_isa_flags_avx2 -mavx2 -mfma -mf16c)
 set(minillm_isa_flags_avx512_vnni ${minillm_isa_flags_avx2} -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni -mprefer-vector-width=512)
 set(minillm_isa_flags_avx512_bf16 ${minillm_isa_flags_avx512_vnni} -mavx512bf16)
-set(minillm_isa_flags_amx ${minillm_isa_flags_avx512_bf16} -mamx-tile -mamx-bf16)
+set(minillm_isa_flags_amx ${minillm_isa_flags_avx512_bf16} -mavx512vbmi -mamx-tile -mamx-bf16)
 
 function(minillm_isa_variants layer folder)
   file(GLOB all_sources CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/src/${folder}/*.cpp)

@@ -61,7 +61,7 @@ bool is_supported(Isa isa) noexcept {
     case Isa::kAvx512Bf16:
       return is_supported(Isa::kAvx512Vnni) && __builtin_cpu_supports("avx512bf16");
     case Isa::kAmx:
-      return is_supported(Isa::kAvx512Bf16) && has_amx();
+      return is_supported(Isa::kAvx512Bf16) && __builtin_cpu_supports("avx512vbmi") && has_amx();
   }
   return false;
 }
