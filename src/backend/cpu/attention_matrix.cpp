@@ -45,25 +45,44 @@ struct Walk {
   uint16_t* q_of(int64_t group) const { return scratch.q + group * steps * 2 * kHalfTile; }
   float* o_of(int64_t group) const { return scratch.o + group * tiles * 2 * kTileElements; }
 
-  /// Rows of q, their positions and maps; everything else empty. Returns the largest magnitude of q.
-  float begin() const {
-    const int64_t n_rows = n_groups * kMatrixRows;
+  int64_t rows_of(int64_t group) const { return std::min(kMatrixRows, task.n_rows - group * kMatrixRows); }
+  int64_t head_of(int64_t row) const { return task.kv_head * job.group() + (task.row + row) % job.group(); }
+  /// Row of q and out seen as [T H, D].
+  int64_t index_of(int64_t row) const { return (sequence.first_row + (task.row + row) / job.group()) * job.params->n_heads + head_of(row); }
+
+  /// Positions and maps of the rows; no o, l or reference yet.
+  void begin() const {
+    const int64_t n_rows = n_groups * kMatrixRows, group = job.group();
     std::fill_n(scratch.o, n_groups * tiles * 2 * kTileElements, 0.0f);
     std::fill_n(scratch.sums, n_rows * kKeyPanel, 0.0f);
     std::fill_n(scratch.offsets, n_rows, kUnset);
     std::fill_n(q_of(n_groups - 1), steps * 2 * kHalfTile, uint16_t{0});  // Rows past the last are zeros.
-    const int64_t group = job.group();
-    float most = 0.0f;
-    for (int64_t r = 0; r < task.n_rows; ++r) {
-      const int64_t token = (task.row + r) / group, head = task.kv_head * group + (task.row + r) % group;
-      const float* q = job.q + ((sequence.first_row + token) * job.params->n_heads + head) * job.head_dim();
-      scratch.maps[r] = score_map(*job.params, head);
-      scratch.positions[r] = sequence.offset + token;
-      const float factor = scratch.maps[r].cap != 0.0f ? scratch.maps[r].scale : scratch.maps[r].scale * kernels.score_scale;
-      most = std::max(most, kernels.pack_query(q_of(r / kMatrixRows), r % kMatrixRows, q, factor, job.head_dim()));
+    for (int64_t r = 0; r < n_rows; ++r) {
+      const int64_t row = std::min(r, task.n_rows - 1);
+      scratch.maps[r] = r < group ? score_map(*job.params, head_of(row)) : scratch.maps[r - group];
+      scratch.positions[r] = sequence.offset + (task.row + row) / group;
     }
-    std::fill_n(scratch.maps + task.n_rows, n_rows - task.n_rows, ScoreMap{});
-    std::fill_n(scratch.positions + task.n_rows, n_rows - task.n_rows, scratch.positions[task.n_rows - 1]);
+  }
+
+  /// Asks for a group's rows of q, or of the output, while something else is computed.
+  template <bool ForWriting>
+  void fetch(const float* from, int64_t group) const {
+    if (group >= n_groups) return;
+    for (int64_t r = 0; r < rows_of(group); ++r) {
+      const float* row = from + index_of(group * kMatrixRows + r) * job.head_dim();
+      for (int64_t d = 0; d < job.head_dim(); d += 16) __builtin_prefetch(row + d, ForWriting ? 1 : 0, 2);
+    }
+  }
+
+  /// A group's rows of q in bfloat16; returns the largest magnitude.
+  float pack_queries(int64_t group) const {
+    float most = 0.0f;
+    for (int64_t r = 0; r < rows_of(group); ++r) {
+      const int64_t row = group * kMatrixRows + r;
+      const ScoreMap& map = scratch.maps[row];
+      const float factor = map.cap != 0.0f ? map.scale : map.scale * kernels.score_scale;
+      most = std::max(most, kernels.pack_query(q_of(group), r, job.q + index_of(row) * job.head_dim(), factor, job.head_dim()));
+    }
     return most;
   }
 
@@ -126,26 +145,29 @@ struct Walk {
     kernels.attend(g);
   }
 
-  /// Divides and writes, as many rows at a time as a TileScratch holds.
-  void finish(const TileScratch& rows) const {
-    const int64_t width = job.padded_width(), group = job.group();
-    for (int64_t done = 0; done < task.n_rows; done += kMatrixRows) {
-      AttentionTask part = task;
-      part.n_rows = std::min(kMatrixRows, task.n_rows - done);
-      MatrixGroup g{};
-      g.o = o_of(done / kMatrixRows);
-      g.sums = scratch.sums + done * kKeyPanel;
-      g.offsets = scratch.offsets + done;
-      g.value_tiles = tiles;
-      for (int64_t r = 0; r < part.n_rows; ++r) {
-        const int64_t packed = task.row + done + r, token = packed / group, head = task.kv_head * group + packed % group;
-        float whole[4096];  // o is as wide as its tiles, which may be wider than a row of the scratch.
-        rows.rows[r] = {sequence.offset + token, (sequence.first_row + token) * job.params->n_heads + head};
-        rows.totals[r] = kernels.unpack_row(whole, g, r);
-        std::copy_n(whole, width, rows.total_o + r * width);
-      }
-      write_rows(job, part, rows);
+  /// Whether the unit of n keys from `first` on is the last that the group sees anything of.
+  bool is_last(int64_t group, int64_t first, int64_t n) const {
+    const int64_t end = std::min(n_keys, job.visibility().end(scratch.positions[(group + 1) * kMatrixRows - 1], n_keys));
+    return first < end && end <= first + n;
+  }
+
+  /// Divides and writes a group's rows.
+  void finish(int64_t group, const TileScratch& rows) const {
+    AttentionTask part = task;
+    part.n_rows = rows_of(group);
+    MatrixGroup g{};
+    g.o = o_of(group);
+    g.sums = scratch.sums + group * kMatrixRows * kKeyPanel;
+    g.offsets = scratch.offsets + group * kMatrixRows;
+    g.value_tiles = tiles;
+    float whole[4096];  // o is as wide as its tiles, which may be wider than a row of the scratch.
+    for (int64_t r = 0; r < part.n_rows; ++r) {
+      const int64_t row = group * kMatrixRows + r;
+      rows.rows[r] = {scratch.positions[row], index_of(row)};
+      rows.totals[r] = kernels.unpack_row(whole, g, r);
+      std::copy_n(whole, job.padded_width(), rows.total_o + r * job.padded_width());
     }
+    write_rows(job, part, rows);
   }
 };
 
@@ -187,21 +209,32 @@ int64_t MatrixScratch::bytes(int64_t head_dim) {
 
 bool attend_matrix(const AttentionJob& job, const AttentionTask& task, const MatrixScratch& scratch, const TileScratch& rows) {
   const Walk walk(job, task, scratch);
-  const float most_q = walk.begin();
+  walk.begin();
   const Visibility visibility = job.visibility();
-  const int64_t begin = visibility.begin(scratch.positions[0]);
+  const int64_t begin = visibility.begin(scratch.positions[0]) / walk.unit * walk.unit;
   const int64_t end = std::min(walk.n_keys, visibility.end(scratch.positions[task.n_rows - 1], walk.n_keys));
-  const float most_key = kMostScore / static_cast<float>(job.head_dim());
-  walk.kernels.begin();
+  const float most_score = kMostScore / static_cast<float>(job.head_dim());
+  float most_q = 0.0f;
   bool fits = true;
-  for (int64_t first = begin / walk.unit * walk.unit; first < end && fits; first += walk.unit) {
+  walk.kernels.begin();
+  for (int64_t first = begin; first < end && fits; first += walk.unit) {
     const int64_t n = std::min(walk.unit, walk.n_keys - first);
     const auto most = walk.pack(first, n);
-    fits = most_q * most.key < most_key && most.value < kUnset;  // A NaN is neither.
-    for (int64_t group = 0; group < walk.n_groups && fits; ++group) walk.attend_group(group, first, n);
+    for (int64_t group = 0; group < walk.n_groups; ++group) {
+      // What lies in memory is fetched a group ahead: heads of a token are rows, so that no prefetcher follows them.
+      if (first == begin) {
+        walk.fetch<false>(job.q, group + 1);
+        most_q = std::max(most_q, walk.pack_queries(group));
+      }
+      fits = most_q * most.key < most_score && most.value < kUnset;  // A NaN is neither.
+      if (!fits) break;
+      const bool last = walk.is_last(group, first, n);
+      if (last) walk.fetch<true>(job.out, group);
+      walk.attend_group(group, first, n);
+      if (last) walk.finish(group, rows);
+    }
   }
   walk.kernels.end();
-  if (fits) walk.finish(rows);
   return fits;
 }
 

@@ -44,7 +44,7 @@ struct MatrixScratch {
   static MatrixScratch carve(void* memory, int64_t head_dim);
 };
 
-/// Runs one task; writes its output rows. False, and nothing written, where a number that it met is not finite or so large that
+/// Runs one task; writes its output rows. False, with some rows written or none, where a number that it met is not finite or so large that
 /// scores might not be representable: the task is one for float32 then.
 bool attend_matrix(const AttentionJob& job, const AttentionTask& task, const MatrixScratch& scratch, const TileScratch& rows);
 
