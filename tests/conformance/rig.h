@@ -40,7 +40,7 @@ inline constexpr Target kTargets[] = {
     {"cpu_avx2", {Device::Kind::kCpu, 0}, "avx2"},
     {"cpu_avx512_vnni", {Device::Kind::kCpu, 0}, "avx512_vnni"},
     {"cpu_avx512_bf16", {Device::Kind::kCpu, 0}, "avx512_bf16", 1},
-    {"cpu_amx", {Device::Kind::kCpu, 0}, "amx", 1},
+    {"cpu_amx", {Device::Kind::kCpu, 0}, "amx", 1, 15},
     {"cuda", {Device::Kind::kCuda, 0}, nullptr, 1, 64},
 };
 
