@@ -96,15 +96,17 @@ struct HeadInput {
 // For steps of many tokens over 16-bit caches, where the processor multiplies tiles of bfloat16 (AMX). What is fixed here:
 //   units      of matrix_unit(block size) keys, from key 0 on, are taken in order; there are no runs.
 //   score      (q scale) rounded to bfloat16, times keys rounded to bfloat16, summed in float32 by the tile products.
-//   reference  of a row: the largest score of the first unit in which it sees anything; raised to that of a later unit if that
-//              holds a score 2^32 times its own or more. o and l are scaled then.
+//   slices     of 64 keys, or 32, of a unit: reference and weights are theirs.
+//   reference  of a row: the largest score of the first slice in which it sees anything; raised by a whole number to that of a later
+//              slice if that holds a score greater by 32 or more. o, l and the unit's weights so far are scaled then.
 //   weight     2^(score - reference) rounded to bfloat16, with the score rounded to 1/256 before; l sums what was rounded.
 // All of it depends on the row alone. Keys that a row does not see have a weight of 0, so their values must be finite.
 
-inline constexpr int64_t kMatrixRows = 32;  ///< Rows of a group: two tiles share every load of keys and values.
+inline constexpr int64_t kMatrixRows = 32;   ///< Rows of a group: two tiles share every load of keys and values.
+inline constexpr int64_t kMatrixSlice = 64;  ///< Keys from scores to weights at a time.
 
-/// Keys taken at a time: blocks of 32 to 256 keys as they are, others by the nearest of these.
-constexpr int64_t matrix_unit(int64_t block_size) { return block_size < 32 ? 32 : block_size > 256 ? 256 : block_size; }
+/// Keys taken at a time: 32 or 64 for blocks of at most that many, otherwise 256, after which a group's o is loaded and stored.
+constexpr int64_t matrix_unit(int64_t block_size) { return block_size <= 32 ? 32 : block_size <= 64 ? 64 : 256; }
 
 /// One group of rows and one unit of keys. A tile is 16 rows of 64 bytes.
 struct MatrixGroup {

@@ -192,7 +192,7 @@ MatrixScratch MatrixScratch::carve(void* memory, int64_t head_dim) {
   take(scratch.o, rows * width);
   take(scratch.sums, rows * kKeyPanel);
   take(scratch.offsets, rows);
-  take(scratch.scores, kMatrixRows * kMostUnit);
+  take(scratch.scores, kMatrixRows * kMatrixSlice);
   take(scratch.ranges, kMatrixRows);
   take(scratch.maps, rows);
   take(scratch.positions, rows);
@@ -202,7 +202,7 @@ MatrixScratch MatrixScratch::carve(void* memory, int64_t head_dim) {
 int64_t MatrixScratch::bytes(int64_t head_dim) {
   const int64_t rows = max_matrix_rows(head_dim), width = round_up(head_dim, 32);
   return aligned(2 * rows * width) + 2 * aligned(2 * kMostUnit * width) + aligned(2 * kMatrixRows * kMostUnit) + aligned(4 * rows * width) +
-         aligned(4 * rows * kKeyPanel) + aligned(4 * rows) + aligned(4 * kMatrixRows * kMostUnit) +
+         aligned(4 * rows * kKeyPanel) + aligned(4 * rows) + aligned(4 * kMatrixRows * kMatrixSlice) +
          aligned(kMatrixRows * static_cast<int64_t>(sizeof(KeyRange))) + aligned(rows * static_cast<int64_t>(sizeof(ScoreMap))) +
          aligned(rows * static_cast<int64_t>(sizeof(int64_t)));
 }

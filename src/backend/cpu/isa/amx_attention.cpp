@@ -48,14 +48,22 @@ constexpr Corrections make_corrections() {
 }
 constexpr Corrections kCorrections = make_corrections();
 
-MINILLM_INLINE float* score_row(const MatrixGroup& g, int64_t row) { return g.scores + row * 16; }  // Keys 16 j ... at + 512 j.
+/// Keys [begin, end) of a unit, 32 or 64 of them: their scores lie in L1 from the tile products to the weights.
+struct Slice {
+  int64_t begin, end;
+};
+
+/// 16 scores of a row, of the keys from `key` on.
+MINILLM_INLINE float* scores_at(const MatrixGroup& g, const Slice& slice, int64_t row, int64_t key) {
+  return g.scores + (key - slice.begin) / kKeyPanel * 2 * kTileElements + row * 16;
+}
 
 /// Tiles 0 to 3: rows 0 and 16 by keys t and t + 16.
-void scores(const MatrixGroup& g) {
-  for (int64_t t = g.key_begin / kKeyPanel; t < g.key_end / kKeyPanel; t += 2) {
+void scores(const MatrixGroup& g, const Slice& slice) {
+  for (int64_t t = slice.begin / kKeyPanel; t < slice.end / kKeyPanel; t += 2) {
     const uint16_t* keys = g.keys + t * g.key_steps * kHalfTile;
     const uint16_t* next_keys = keys + g.key_steps * kHalfTile;
-    float* to = g.scores + t * 2 * kTileElements;
+    float* to = scores_at(g, slice, 0, t * kKeyPanel);
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
@@ -106,12 +114,12 @@ void values(const MatrixGroup& g) {
 }
 
 /// x = cap tanh(x), then x += slope |distance - key|, both in the scale of scores.
-void map_scores_of(const MatrixGroup& g) {
+void map_scores_of(const MatrixGroup& g, const Slice& slice) {
   for (int64_t row = 0; row < kMatrixRows; ++row) {
     const ScoreMap& map = g.maps[row];
     const Vec cap = broadcast(map.cap * kScoreScale), slope = broadcast(map.slope * kScoreScale);
-    for (int64_t key = g.key_begin; key < g.key_end; key += kKeyPanel) {
-      float* at = score_row(g, row) + key / kKeyPanel * 2 * kTileElements;
+    for (int64_t key = slice.begin; key < slice.end; key += kKeyPanel) {
+      float* at = scores_at(g, slice, row, key);
       Vec x = load(at);
       if (map.cap != 0.0f) x = mul(cap, tanh(x));
       const Vec keys = add(broadcast(static_cast<float>(key)), lane_indices());
@@ -133,25 +141,35 @@ MINILLM_INLINE KeyRange range_of(const MatrixGroup& g, int64_t row) {
   return g.ranges == nullptr ? KeyRange{g.key_begin, g.key_end} : g.ranges[row];
 }
 
-float largest_score(const MatrixGroup& g, int64_t row) {
-  const KeyRange range = range_of(g, row);
-  Vec most = broadcast(kMinusInfinity);
-  for (int64_t key = g.key_begin; key < g.key_end; key += kKeyPanel)
-    most = _mm512_mask_max_ps(most, seen_of(range, key), load(score_row(g, row) + key / kKeyPanel * 2 * kTileElements), most);
-  return largest(most);
+MINILLM_INLINE uint16_t* weights_at(const MatrixGroup& g, int64_t row, int64_t key) {
+  return g.weights + key / 32 * 2 * kHalfTile + row * 32;
 }
 
-/// Gives a row the largest score of this unit for its reference; brings o and l to it.
-__attribute__((noinline)) void set_reference(const MatrixGroup& g, int64_t row) {
-  const float most = largest_score(g, row), before = g.offsets[row];
+/// Gives a row the largest score of this slice for its reference, or, where it has one, raises that by a whole number: what was
+/// summed is brought to it, the weights of earlier slices of the unit by their exponents.
+__attribute__((noinline)) void set_reference(const MatrixGroup& g, const Slice& slice, int64_t row) {
+  const KeyRange range = range_of(g, row);
+  Vec lanes = broadcast(kMinusInfinity);
+  for (int64_t key = slice.begin; key < slice.end; key += kKeyPanel)
+    lanes = _mm512_mask_max_ps(lanes, seen_of(range, key), load(scores_at(g, slice, row, key)), lanes);
+  const float most = largest(lanes), before = g.offsets[row];
   if (most == kMinusInfinity) return;  // Sees nothing here.
-  g.offsets[row] = kReferenceOffset - most;
-  if (before == __builtin_inff()) return;
-  const Vec factor = exp2_nonpositive(broadcast((g.offsets[row] - before) / kScoreScale));
+  if (before == __builtin_inff()) {
+    g.offsets[row] = kReferenceOffset - most;
+    return;
+  }
+  const float raise = __builtin_ceilf((most + before - kReferenceOffset) / kScoreScale);
+  g.offsets[row] = before - raise * kScoreScale;
+  const Vec factor = exp2_nonpositive(broadcast(-raise));
   store(g.sums + row * 16, mul(load(g.sums + row * 16), factor));
   for (int64_t tile = 0; tile < g.value_tiles; ++tile) {
     float* o = g.o + (tile * 2 + row / 16) * kTileElements + row % 16 * 16;
     store(o, mul(load(o), factor));
+  }
+  const __m512i exponents = _mm512_set1_epi16(static_cast<int16_t>(raise < 255.0f ? static_cast<int>(raise) << 7 : 255 << 7));
+  for (int64_t key = g.key_begin; key < slice.begin; key += 32) {
+    uint16_t* at = weights_at(g, row, key);
+    _mm512_store_si512(at, _mm512_subs_epu16(_mm512_load_si512(at), exponents));
   }
 }
 
@@ -173,45 +191,60 @@ MINILLM_INLINE __m512i weights_of(const float* scores, Vec offset, const KeyRang
   return _mm512_srli_epi16(_mm512_sub_epi16(number, correction), 1);
 }
 
-template <bool Masked>
-MINILLM_INLINE void weigh_row(const MatrixGroup& g, int64_t row, const WeightConstants& k) {
+template <bool Masked, int Chunks>
+MINILLM_INLINE void weigh_row(const MatrixGroup& g, const Slice& slice, int64_t row, const WeightConstants& k) {
   const KeyRange range = range_of(g, row);
   for (;;) {
     const Vec offset = broadcast(g.offsets[row]);
     Vec sum = load(g.sums + row * 16);
     __m512i met = _mm512_setzero_si512();
-    for (int64_t chunk = g.key_begin / 32; chunk < g.key_end / 32; ++chunk) {
-      const float* from = score_row(g, row) + chunk * 4 * kTileElements;
-      const __m512i weights = weights_of<Masked>(from, offset, range, chunk * 32, k, met);
-      _mm512_store_si512(g.weights + chunk * 2 * kHalfTile + row * 32, weights);
+    unroll<Chunks>([&](auto chunk) __attribute__((always_inline)) {
+      const int64_t key = slice.begin + chunk * 32;
+      const __m512i weights = weights_of<Masked>(scores_at(g, slice, row, key), offset, range, key, k, met);
+      _mm512_store_si512(weights_at(g, row, key), weights);
       sum = _mm512_dpbf16_ps(sum, (__m512bh)weights, (__m512bh)k.ones);
-    }
+    });
     if (__builtin_expect(_mm512_movepi16_mask(met) == 0, 1)) {
       store(g.sums + row * 16, sum);
       return;
     }
-    set_reference(g, row);  // Then no weight exceeds 2^-31.
+    set_reference(g, slice, row);  // Then no weight exceeds 2^-31.
+  }
+}
+
+template <bool Masked, int Chunks>
+void weigh(const MatrixGroup& g, const Slice& slice) {
+  const WeightConstants constants{_mm512_load_si512(kCorrections.by_fraction), _mm512_load_si512(kCorrections.by_fraction + 64),
+                                  _mm512_set1_epi16(0x3F80)};
+  const bool last = slice.end == g.key_end;
+  for (int64_t row = 0; row < kMatrixRows; ++row) {
+    if (last)  // values() follows, and begins with the group's o, which the L1 cache has lost since the unit before.
+      for (int64_t line = 0; line < g.value_tiles; ++line) __builtin_prefetch(g.o + (row * g.value_tiles + line) * 16, 1, 3);
+    weigh_row<Masked, Chunks>(g, slice, row, constants);
   }
 }
 
 /// Rows without a reference get one where they see a key.
-MINILLM_INLINE void start_rows(const MatrixGroup& g) {
+MINILLM_INLINE void start_rows(const MatrixGroup& g, const Slice& slice) {
   const Vec unset = broadcast(__builtin_inff());
   uint32_t rows = _mm512_cmpeq_ps_mask(load(g.offsets), unset) | static_cast<uint32_t>(_mm512_cmpeq_ps_mask(load(g.offsets + 16), unset))
                                                                      << 16;
-  for (; rows != 0; rows &= rows - 1) set_reference(g, __builtin_ctz(rows));
+  for (; rows != 0; rows &= rows - 1) set_reference(g, slice, __builtin_ctz(rows));
 }
 
 void attend(const MatrixGroup& g) {
-  scores(g);
-  if (g.maps != nullptr) map_scores_of(g);
-  start_rows(g);
-  const WeightConstants constants{_mm512_load_si512(kCorrections.by_fraction), _mm512_load_si512(kCorrections.by_fraction + 64),
-                                  _mm512_set1_epi16(0x3F80)};
-  if (g.ranges == nullptr)
-    for (int64_t row = 0; row < kMatrixRows; ++row) weigh_row<false>(g, row, constants);
-  else
-    for (int64_t row = 0; row < kMatrixRows; ++row) weigh_row<true>(g, row, constants);
+  for (Slice slice{g.key_begin, 0}; slice.begin < g.key_end; slice.begin = slice.end) {
+    const int64_t next = (slice.begin / kMatrixSlice + 1) * kMatrixSlice;  // Where slices end is the same for every group.
+    slice.end = next < g.key_end ? next : g.key_end;
+    scores(g, slice);
+    if (g.maps != nullptr) map_scores_of(g, slice);
+    start_rows(g, slice);
+    const bool whole = slice.end - slice.begin == kMatrixSlice;
+    if (g.ranges == nullptr)
+      (whole ? weigh<false, 2> : weigh<false, 1>)(g, slice);
+    else
+      (whole ? weigh<true, 2> : weigh<true, 1>)(g, slice);
+  }
   values(g);
 }
 
