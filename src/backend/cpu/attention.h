@@ -1,7 +1,8 @@
 // attention.h - attention on the CPU: flash attention over pages or dense tensors, the standard one as its check, and the
 // append that feeds the pages.
 // Batch invariance: bitwise the same output for a row alone, in a batch, after any chunking, with any number of threads and
-// any page table (attention_kernels.h says which order of operations is fixed).
+// any page table (attention_kernels.h says which order of operations is fixed). Where steps of kMatrixTokens or more go through
+// tiles of bfloat16, that holds among such steps and among shorter ones; between the two, equality is to bfloat16 rounding.
 // Memory: per thread one TileScratch, whatever the lengths, and one MatrixScratch where the kernels have matrices; partial results of split
 // tiles, (runs x rows x (D + 2)) floats with a bound that depends on max_context; all taken in reserve(). Standard attention allocates its
 // scores in the call. Threads: one caller at a time.

@@ -216,6 +216,7 @@ bool attend_matrix(const AttentionJob& job, const AttentionTask& task, const Mat
   const float most_score = kMostScore / static_cast<float>(job.head_dim());
   float most_q = 0.0f;
   bool fits = true;
+  walk.fetch<false>(job.q, 0);  // Arrives while the first keys are packed.
   walk.kernels.begin();
   for (int64_t first = begin; first < end && fits; first += walk.unit) {
     const int64_t n = std::min(walk.unit, walk.n_keys - first);
@@ -223,8 +224,8 @@ bool attend_matrix(const AttentionJob& job, const AttentionTask& task, const Mat
     for (int64_t group = 0; group < walk.n_groups; ++group) {
       // What lies in memory is fetched a group ahead: heads of a token are rows, so that no prefetcher follows them.
       if (first == begin) {
-        walk.fetch<false>(job.q, group + 1);
         most_q = std::max(most_q, walk.pack_queries(group));
+        walk.fetch<false>(job.q, group + 1);
       }
       fits = most_q * most.key < most_score && most.value < kUnset;  // A NaN is neither.
       if (!fits) break;
