@@ -53,7 +53,7 @@ void check_shape(const std::string& isa, Shape shape, uint64_t i) {
     AttentionCase with = c;
     with.params.flash = flash;
     const AttentionOutput got = attend_case(unit, with, options.dtype, options.page_tokens);
-    EXPECT_EQ(compare_attention(c, got.out, got.lse), "")
+    EXPECT_EQ(compare_attention(c, got.out, got.lse, yardstick_of(isa, options.dtype, shape.n_queries, flash)), "")
         << isa << (flash ? " flash " : " standard ") << shape.n_queries << " x " << shape.n_keys << " case " << i << ": " << options.text;
   }
 }

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/attention_matrix.h"
 #include "backend/cpu/isa.h"
 #include "support/attention_oracle.h"
 #include "support/random.h"
@@ -22,6 +23,15 @@ inline std::vector<std::string> isas_here() {
   for (cpu::Isa isa : cpu::all_isas())
     if (cpu::is_supported(isa)) isas.emplace_back(cpu::name_of(isa));
   return isas;
+}
+
+/// Whether a sequence's rows go through tiles of bfloat16: its errors are those of bfloat16, and its bits depend on whether a step
+/// brings enough tokens of it.
+inline bool on_matrices(const std::string& isa, Dtype dtype, int64_t n_rows, bool flash = true) {
+  return isa == "amx" && flash && dtype != Dtype::kF32 && n_rows >= cpu::kMatrixTokens;
+}
+inline Dtype yardstick_of(const std::string& isa, Dtype dtype, int64_t n_rows, bool flash = true) {
+  return on_matrices(isa, dtype, n_rows, flash) ? Dtype::kBF16 : Dtype::kF32;
 }
 
 /// Aligned memory that is counted.

@@ -41,7 +41,7 @@ inline constexpr Target kTargets[] = {
     {"cpu_avx_vnni", {Device::Kind::kCpu, 0}, "avx_vnni"},
     {"cpu_avx512_vnni", {Device::Kind::kCpu, 0}, "avx512_vnni"},
     {"cpu_avx512_bf16", {Device::Kind::kCpu, 0}, "avx512_bf16", 1},
-    {"cpu_amx", {Device::Kind::kCpu, 0}, "amx", 1, 23},  // cpu::TileProducts::kFewestRows - 1
+    {"cpu_amx", {Device::Kind::kCpu, 0}, "amx", 1, 15},  // Attention takes tiles from 16 rows of a sequence on, products from 24 rows.
     {"cuda", {Device::Kind::kCuda, 0}, nullptr, 1, 64},
 };
 

@@ -18,8 +18,14 @@ struct Row {
   int64_t begin = 0, end = 0;
 };
 
+/// What a plain implementation keeps of a number that it writes to memory.
 template <typename T>
-Row<T> scores_of(const AttentionCase& c, int64_t i, int64_t h) {
+T kept(T value, bool bf16) {
+  return bf16 ? static_cast<T>(bfloat16_to_float(float_to_bfloat16(static_cast<float>(value)))) : value;
+}
+
+template <typename T>
+Row<T> scores_of(const AttentionCase& c, int64_t i, int64_t h, bool bf16) {
   const AttentionParams& p = c.params;
   const int64_t width = p.head_dim, g = h / (p.n_heads / p.n_kv_heads), position = i + c.n_keys - c.n_queries;
   Row<T> row;
@@ -33,13 +39,13 @@ Row<T> scores_of(const AttentionCase& c, int64_t i, int64_t h) {
     T score = dot * static_cast<T>(p.scale);
     if (p.softcap != 0.0f) score = static_cast<T>(p.softcap) * std::tanh(score / static_cast<T>(p.softcap));
     if (!p.alibi_slopes.empty()) score -= static_cast<T>(p.alibi_slopes[static_cast<size_t>(h)]) * static_cast<T>(std::abs(position - s));
-    row.scores.push_back(score);
+    row.scores.push_back(kept(score, bf16));
   }
   return row;
 }
 
 template <typename T>
-AttentionAnswer<T> attend(const AttentionCase& c) {
+AttentionAnswer<T> attend(const AttentionCase& c, bool bf16 = false) {
   const AttentionParams& p = c.params;
   const int64_t width = p.head_dim, group = p.n_heads / p.n_kv_heads;
   AttentionAnswer<T> answer;
@@ -47,7 +53,7 @@ AttentionAnswer<T> attend(const AttentionCase& c) {
   answer.lse.assign(static_cast<size_t>(c.n_queries * p.n_heads), -std::numeric_limits<T>::infinity());
   for (int64_t i = 0; i < c.n_queries; ++i)
     for (int64_t h = 0; h < p.n_heads; ++h) {
-      const Row<T> row = scores_of<T>(c, i, h);
+      const Row<T> row = scores_of<T>(c, i, h, bf16);
       T max = -std::numeric_limits<T>::infinity(), sum = 0;
       if (!p.sinks.empty()) max = static_cast<T>(p.sinks[static_cast<size_t>(h)]);
       for (const T score : row.scores) max = std::max(max, score);
@@ -55,7 +61,7 @@ AttentionAnswer<T> attend(const AttentionCase& c) {
       if (!p.sinks.empty()) sum = std::exp(static_cast<T>(p.sinks[static_cast<size_t>(h)]) - max);
       std::vector<T> total(static_cast<size_t>(width), T(0));
       for (size_t j = 0; j < row.scores.size(); ++j) {
-        const T weight = std::exp(row.scores[j] - max);
+        const T weight = kept(std::exp(row.scores[j] - max), bf16);
         sum += weight;
         const int64_t s = row.begin + static_cast<int64_t>(j);
         for (int64_t d = 0; d < width; ++d)
@@ -89,6 +95,11 @@ std::string first_excess(const char* what, std::span<const float> got, std::span
 
 AttentionAnswer<double> attention_in_double(const AttentionCase& c) { return attend<double>(c); }
 AttentionAnswer<float> attention_in_float(const AttentionCase& c) { return attend<float>(c); }
+AttentionAnswer<float> attention_in_bf16(const AttentionCase& c) {
+  AttentionCase rounded = c;
+  for (std::vector<float>* part : {&rounded.q, &rounded.k, &rounded.v}) round_to(Dtype::kBF16, *part);
+  return attend<float>(rounded, true);
+}
 
 AttentionCase random_case(const AttentionParams& params, int64_t n_queries, int64_t n_keys, Dtype dtype, uint64_t seed, double spread) {
   AttentionCase c{params, n_queries, n_keys, {}, {}, {}};
@@ -107,9 +118,9 @@ void round_to(Dtype dtype, std::span<float> values) {
   }
 }
 
-std::string compare_attention(const AttentionCase& c, std::span<const float> out, std::span<const float> lse) {
+std::string compare_attention(const AttentionCase& c, std::span<const float> out, std::span<const float> lse, Dtype yardstick) {
   const AttentionAnswer<double> want = attention_in_double(c);
-  const AttentionAnswer<float> plain = attention_in_float(c);
+  const AttentionAnswer<float> plain = yardstick == Dtype::kBF16 ? attention_in_bf16(c) : attention_in_float(c);
   if (out.size() != want.out.size()) return "out has " + std::to_string(out.size()) + " elements";
   std::string excess = first_excess("out", out, want.out, plain.out);
   if (excess.empty() && !lse.empty()) excess = first_excess("lse", lse, want.lse, plain.lse);

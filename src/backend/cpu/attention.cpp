@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 
+#include "backend/cpu/attention_matrix.h"
 #include "backend/cpu/attention_standard.h"
 #include "base/bytes.h"
 
@@ -67,6 +68,14 @@ void CpuAttention::reserve_scratch(int64_t head_dim) {
   scratch_head_dim_ = head_dim;
 }
 
+void CpuAttention::reserve_matrices(int64_t head_dim) {
+  if (head_dim <= matrices_head_dim_) return;
+  matrices_ = Buffer();
+  matrices_head_dim_ = 0;
+  matrices_ = allocate_(static_cast<size_t>(MatrixScratch::bytes(head_dim) * pool_.n_threads()));
+  matrices_head_dim_ = head_dim;
+}
+
 void CpuAttention::reserve_partials(int64_t rows, int64_t head_dim) {
   const int64_t width = round_up(head_dim, kKeyPanel);
   if (rows <= max_partial_rows_ && width <= partial_width_) return;
@@ -89,6 +98,7 @@ void CpuAttention::reserve(const WorkspaceShape& shape) {
   most.n_threads = pool_.n_threads();
   const int64_t n_sequences = std::max<int64_t>(1, shape.max_sequences);
   reserve_scratch(shape.head_dim);
+  if (kernels_.matrices != nullptr && shape.max_rows >= kMatrixTokens) reserve_matrices(shape.head_dim);
   reserve_partials(partial_rows_needed(most, n_sequences, shape.max_context), shape.head_dim);
   const int64_t n_tasks = tasks_needed(most, shape.max_rows, n_sequences);
   schedule_.tasks.reserve(static_cast<size_t>(n_tasks));
@@ -104,6 +114,10 @@ ScheduleLimits CpuAttention::limits(const AttentionJob& job) const {
   limits.max_tile_rows = max_tile_rows(job.params->block_size);
   limits.max_partial_rows = job.padded_width() <= partial_width_ ? max_partial_rows_ : 0;
   limits.n_threads = pool_.n_threads();
+  if (job.params->flash && has_matrices(kernels_, job.kv.storage != nullptr, job.kv.element)) {
+    limits.matrix_tokens = kMatrixTokens;
+    limits.max_matrix_rows = max_matrix_rows(matrices_head_dim_);  // As its scratch was made.
+  }
   return limits;
 }
 
@@ -115,6 +129,7 @@ void CpuAttention::run(AttentionJob& job) {
   job.kernels = &kernels_;
   job.sequences = sequences_;
   reserve_scratch(job.head_dim());
+  if (has_matrices(kernels_, job.kv.storage != nullptr, job.kv.element)) reserve_matrices(job.head_dim());
   make_schedule(schedule_, sequences_, job.visibility(), limits(job));
   if (!job.params->flash) return run_standard(job);
   job.tasks = schedule_.tasks;
@@ -122,9 +137,24 @@ void CpuAttention::run(AttentionJob& job) {
   job.partial_o = static_cast<float*>(partials_.data());
   job.partial_totals = reinterpret_cast<RowTotal*>(job.partial_o + max_partial_rows_ * partial_width_);
   pool_.for_each(static_cast<int64_t>(schedule_.tasks.size()),
-                 [&](int64_t item, int thread) { attend_tile(job, schedule_.tasks[static_cast<size_t>(item)], scratch(thread)); });
+                 [&](int64_t item, int thread) { run_task(job, schedule_.tasks[static_cast<size_t>(item)], thread); });
   pool_.for_each(static_cast<int64_t>(schedule_.merges.size()),
                  [&](int64_t item, int thread) { merge_tile(job, schedule_.merges[static_cast<size_t>(item)], scratch(thread)); });
+}
+
+void CpuAttention::run_task(const AttentionJob& job, const AttentionTask& task, int thread) const {
+  const TileScratch own = scratch(thread);
+  if (!uses_matrices(job, task)) return attend_tile(job, task, own);
+  std::byte* memory = static_cast<std::byte*>(matrices_.data()) + thread * MatrixScratch::bytes(matrices_head_dim_);
+  if (attend_matrix(job, task, MatrixScratch::carve(memory, matrices_head_dim_), own)) return;
+  AttentionJob in_float = job;  // In lower tiles, which are none of the job's tasks.
+  in_float.tasks = {};
+  AttentionTask part = task;
+  for (int64_t done = 0; done < task.n_rows; done += part.n_rows) {
+    part.row = task.row + done;
+    part.n_rows = std::min(max_tile_rows(job.params->block_size), task.n_rows - done);
+    attend_tile(in_float, part, own);
+  }
 }
 
 void CpuAttention::run_standard(const AttentionJob& job) {

@@ -1,10 +1,11 @@
 // attention.h - attention on the CPU: flash attention over pages or dense tensors, the standard one as its check, and the
 // append that feeds the pages.
 // Batch invariance: bitwise the same output for a row alone, in a batch, after any chunking, with any number of threads and
-// any page table (attention_kernels.h says which order of operations is fixed).
-// Memory: per thread one TileScratch, whatever the lengths; partial results of split tiles, (runs x rows x (D + 2)) floats
-// with a bound that depends on max_context; all taken in reserve(). Standard attention allocates its scores in the call.
-// Threads: one caller at a time.
+// any page table (attention_kernels.h says which order of operations is fixed). Where steps of kMatrixTokens or more go through
+// tiles of bfloat16, that holds among such steps and among shorter ones; between the two, equality is to bfloat16 rounding.
+// Memory: per thread one TileScratch, whatever the lengths, and one MatrixScratch where the kernels have matrices; partial results of split
+// tiles, (runs x rows x (D + 2)) floats with a bound that depends on max_context; all taken in reserve(). Standard attention allocates its
+// scores in the call. Threads: one caller at a time.
 #pragma once
 
 #include <cstddef>
@@ -44,9 +45,11 @@ class CpuAttention {
 
  private:
   void reserve_scratch(int64_t head_dim);
+  void reserve_matrices(int64_t head_dim);
   void reserve_partials(int64_t rows, int64_t head_dim);
   void run(AttentionJob& job);
   void run_standard(const AttentionJob& job);
+  void run_task(const AttentionJob& job, const AttentionTask& task, int thread) const;
   ScheduleLimits limits(const AttentionJob& job) const;
   TileScratch scratch(int thread) const;
 
@@ -55,6 +58,8 @@ class CpuAttention {
   std::function<Buffer(size_t)> allocate_;
   Buffer scratch_;                ///< A TileScratch for each thread.
   int64_t scratch_head_dim_ = 0;  ///< What it was made for.
+  Buffer matrices_;               ///< A MatrixScratch for each thread.
+  int64_t matrices_head_dim_ = 0;
   Buffer partials_;               ///< [rows][padded width], then [rows] totals.
   int64_t max_partial_rows_ = 0;  ///< Reserved for `partial_width_`.
   int64_t partial_width_ = 0;

@@ -92,8 +92,60 @@ struct HeadInput {
   bool interleaved;  ///< Pairs (2i, 2i + 1); else (i, i + rope_dim / 2).
 };
 
+// --- Many rows in tiles of bfloat16 ----------------------------------------------------------------------------------
+// For steps of many tokens over 16-bit caches, where the processor multiplies tiles of bfloat16 (AMX). What is fixed here:
+//   units      of matrix_unit(block size) keys, from key 0 on, are taken in order; there are no runs.
+//   score      (q scale) rounded to bfloat16, times keys rounded to bfloat16, summed in float32 by the tile products.
+//   slices     of 64 keys, or 32, of a unit: reference and weights are theirs.
+//   reference  of a row: the largest score of the first slice in which it sees anything; raised by a whole number to that of a later
+//              slice if that holds a score greater by 32 or more. o, l and the unit's weights so far are scaled then.
+//   weight     2^(score - reference) rounded to bfloat16, with the score rounded to 1/256 before; l sums what was rounded.
+// All of it depends on the row alone. Keys that a row does not see have a weight of 0, so their values must be finite.
+
+inline constexpr int64_t kMatrixRows = 32;   ///< Rows of a group: two tiles share every load of keys and values.
+inline constexpr int64_t kMatrixSlice = 64;  ///< Keys from scores to weights at a time.
+
+/// Keys taken at a time: 32 or 64 for blocks of at most that many, otherwise 256, after which a group's o is loaded and stored.
+constexpr int64_t matrix_unit(int64_t block_size) { return block_size <= 32 ? 32 : block_size <= 64 ? 64 : 256; }
+
+/// One group of rows and one unit of keys. A tile is 16 rows of 64 bytes.
+struct MatrixGroup {
+  const uint16_t* q;           ///< [key_steps][2][16 rows][32 elements]
+  const uint16_t* keys;        ///< [unit / 16][key_steps][16 pairs of elements][16 keys][2]
+  const uint16_t* values;      ///< [unit / 32][value_tiles][16 pairs of keys][16 elements][2]
+  float* o;                    ///< [value_tiles][2][16 rows][16 elements]
+  float* sums;                 ///< [32][16]: l in lanes.
+  float* offsets;              ///< [32]: what brings a score to its weight's exponent; +inf before the row has a reference.
+  float* scores;               ///< Scratch: [unit / 16][2][16 rows][16 keys]
+  uint16_t* weights;           ///< Scratch: [unit / 32][2][16 rows][32 keys]
+  const KeyRange* ranges;      ///< [32], counted from the unit's first key, or null: every row sees [key_begin, key_end).
+  const ScoreMap* maps;        ///< [32] or null: scores need neither cap nor slope.
+  int64_t key_begin, key_end;  ///< Multiples of 32, within the unit.
+  int64_t key_steps;           ///< Head width / 32, rounded up.
+  int64_t value_tiles;         ///< Head width / 16, rounded up to an even number.
+};
+
+struct MatrixKernels {
+  /// Sets this thread's tile registers up, and gives them back.
+  void (*begin)() noexcept;
+  void (*end)() noexcept;
+  /// Row `row` of a group from q [head_dim] times `factor`. Like its neighbours it returns the largest magnitude, infinity for NaN.
+  float (*pack_query)(uint16_t* group, int64_t row, const float* q, float factor, int64_t head_dim);
+  /// 16 keys from a panel, of which the first n_keys are looked at; indexed by KvElement (not for kF32).
+  float (*pack_keys[3])(uint16_t* to, const void* panel, int64_t n_keys, int64_t head_dim);
+  /// 32 values from two panels (rows of `stride` elements), of which the first n_keys are read; the others become zeros.
+  float (*pack_values[3])(uint16_t* to, const void* const* panels, int64_t stride, int64_t n_keys, int64_t head_dim);
+  /// o, l and references of a group brought up to date with a unit.
+  void (*attend)(const MatrixGroup& group);
+  /// Row `row` of a group's o, `value_tiles` * 16 wide, and its maximum and sum in units of log2.
+  RowTotal (*unpack_row)(float* o, const MatrixGroup& group, int64_t row);
+  /// What a score is multiplied by on its way to a weight: q carries it where there is no cap.
+  float score_scale;
+};
+
 struct AttentionKernels {
   const char* name;
+  const MatrixKernels* matrices;  ///< Null where the instruction set has no tiles.
 
   /// Indexed by KvElement: the type that k_panels and v_panels point to.
   void (*scores[3])(const ScoreTile& tile);

@@ -42,6 +42,8 @@ struct ScheduleLimits {
   int64_t max_tile_rows = 96;
   int64_t max_partial_rows = 0;
   int n_threads = 1;
+  int64_t matrix_tokens = 0;    ///< Sequences of at least this many rows take tiles of their own kind, never split; 0: none does.
+  int64_t max_matrix_rows = 0;  ///< The tallest of these.
 };
 
 struct AttentionSchedule {

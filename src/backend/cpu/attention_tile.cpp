@@ -41,16 +41,6 @@ void softmax_rows(const AttentionJob& job, const BlockRows& rows, const TileScra
                              .sums = scratch.run_sums + rows.begin * kKeyPanel});
 }
 
-/// How the scores of one head come from q.k.
-ScoreMap score_map(const AttentionParams& params, int64_t head) {
-  const double cap = params.softcap, scale = params.scale;
-  ScoreMap map{};
-  map.scale = static_cast<float>(cap != 0.0 ? scale / cap : scale * kLog2E);
-  map.cap = static_cast<float>(cap * kLog2E);
-  map.slope = params.alibi_slopes.empty() ? 0.0f : static_cast<float>(-params.alibi_slopes[static_cast<size_t>(head)] * kLog2E);
-  return map;
-}
-
 /// Rows of `rows` that see any of the block's keys [begin, end).
 KeyRange rows_of_slice(const BlockRows& rows, const KeyRange* ranges, int64_t begin, int64_t end) {
   KeyRange found{rows.begin, rows.end};
@@ -79,6 +69,15 @@ void close_run(const AttentionJob& job, const AttentionTask& task, int64_t run, 
 }
 
 }  // namespace
+
+ScoreMap score_map(const AttentionParams& params, int64_t head) {
+  const double cap = params.softcap, scale = params.scale;
+  ScoreMap map{};
+  map.scale = static_cast<float>(cap != 0.0 ? scale / cap : scale * kLog2E);
+  map.cap = static_cast<float>(cap * kLog2E);
+  map.slope = params.alibi_slopes.empty() ? 0.0f : static_cast<float>(-params.alibi_slopes[static_cast<size_t>(head)] * kLog2E);
+  return map;
+}
 
 int64_t max_tile_rows(int64_t block_size) { return std::min(kMaxTileRows, kMaxTileScores / block_size / kRowGroup * kRowGroup); }
 

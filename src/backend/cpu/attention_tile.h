@@ -46,6 +46,9 @@ struct AttentionJob {
   Visibility visibility() const noexcept { return {params->causal, params->window}; }
 };
 
+/// How the scores of one head come from q.k.
+ScoreMap score_map(const AttentionParams& params, int64_t head);
+
 /// Tallest tile whose scores of one block fit.
 int64_t max_tile_rows(int64_t block_size);
 

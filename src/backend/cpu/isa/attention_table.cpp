@@ -5,11 +5,17 @@
 #define MINILLM_QUOTE(isa) MINILLM_NAME_OF(isa)
 
 namespace minillm::cpu::MINILLM_ISA {
+
+#if !defined(__AMX_BF16__)
+const MatrixKernels* matrix_kernels() noexcept { return nullptr; }
+#endif
+
 namespace {
 
 AttentionKernels make_table() noexcept {
   AttentionKernels kernels{};
   kernels.name = MINILLM_QUOTE(MINILLM_ISA);
+  kernels.matrices = matrix_kernels();
   constexpr KvElement kElements[] = {KvElement::kF32, KvElement::kF16, KvElement::kBF16};
   for (const KvElement element : kElements) {
     kernels.scores[static_cast<int>(element)] = scores_function(element);

@@ -23,6 +23,8 @@ void divide(float* out, const float* o, float sum, int64_t head_dim);
 
 void prepare_head(float* out, const HeadInput& head);
 void pack_panel(float* panel, const float* k, int64_t k_stride, int64_t n_keys, int64_t head_dim);
+/// Tiles of bfloat16; null where there are none.
+const MatrixKernels* matrix_kernels() noexcept;
 /// Fills widen, store_key and narrow.
 void add_conversions(AttentionKernels& kernels) noexcept;
 
