@@ -3,6 +3,8 @@
 
 #include <cuda.h>
 
+#include <cstdint>
+
 #include "minillm/error.h"
 
 namespace minillm::cuda {
@@ -25,6 +27,10 @@ const Driver& driver();
 inline void check_driver(CUresult status, const char* call) {
   if (status != CUDA_SUCCESS) throw Error(ErrorCode::kDevice, call, ": driver error ", static_cast<int>(status));
 }
+
+/// A map of 16-bit elements for the copy engine (device/tma.cuh): dimensions sizes[0] (contiguous) to sizes[3], strides of the others in
+/// elements, boxes of 64 x 1 x 1 x 1 but for `rows` along dimension `row_dim`.
+CUtensorMap box_map(const void* data, const int64_t (&sizes)[4], const int64_t (&strides)[3], int row_dim, int rows);
 
 }  // namespace minillm::cuda
 

@@ -3,7 +3,7 @@
 
 #include "backend/cuda/sm90/pipeline.cuh"
 #include "backend/cuda/sm90/schedule.cuh"
-#include "backend/cuda/sm90/tma.cuh"
+#include "backend/cuda/device/tma.cuh"
 
 namespace minillm::cuda::sm90 {
 

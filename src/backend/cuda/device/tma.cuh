@@ -6,9 +6,9 @@
 
 #include <cuda.h>
 
-#include "backend/cuda/sm90/barrier.cuh"
+#include "backend/cuda/device/barrier.cuh"
 
-namespace minillm::cuda::sm90 {
+namespace minillm::cuda {
 
 constexpr int kBoxColumns = 64;  ///< 16-bit elements in 128 bytes, the widest swizzle.
 
@@ -32,4 +32,4 @@ __device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.co
 /// Waits until the committed stores have read their shared memory.
 __device__ __forceinline__ void wait_stores_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 
-}  // namespace minillm::cuda::sm90
+}  // namespace minillm::cuda
