@@ -1,6 +1,6 @@
 // attention_decode.cu - attention of up to 64 rows over a paged 16-bit cache, at the memory's speed: decode, and short chunks.
 // One block a multiprocessor computes its share of the items (decode_items.cuh: a row, a key head, a run of keys). Its warps have roles:
-//   1 feeds    keeps a ring of tiles of 64 keys and values full, on into the next item while this one is in work (decode_feed.cuh)
+//   4 feed     keep a ring of tiles of 64 keys and values full, on into the next item while this one is in work (decode_feed.cuh)
 //   8 stream   two teams take the tiles by turns; a warp takes 16 keys of a tile against all query heads of the key head (decode_tile.cuh)
 //   4 help     make the next item's queries ready and merge the sums of the last one: nothing of that holds up a stream (decode_merge.cuh)
 // Stream and help meet twice an item, at named barriers: queries ready, sums ready. docs/KERNELS.md has the picture.
@@ -33,10 +33,10 @@ struct DecodeTraits {
   static constexpr int kDim = kDim_, kSets = kSets_;
   static constexpr int kTeams = kDim * kSets <= 128 ? 2 : 1;  ///< Two hide each other's latency; wide heads need the registers of both.
   static constexpr int kTeamWarps = kDecodeTile / kStepKeys, kStreamWarps = kTeams * kTeamWarps;
-  static constexpr int kMeetingThreads = 32 * kStreamWarps + kHelpThreads, kThreads = kMeetingThreads + 32;
+  static constexpr int kMeetingThreads = 32 * kStreamWarps + kHelpThreads, kThreads = kMeetingThreads + 32 * kFeedWarps;
 };
 
-constexpr int kLeastTiles = 2;  ///< Shorter runs spend their time on beginning and merging.
+constexpr int kLeastTiles = 4;  ///< Shorter runs spend their time on beginning and merging.
 /// Named barriers, the first two for items of either parity.
 constexpr int kQueriesReady = 1, kSumsReady = 3, kHelpersMeet = 5;
 /// A set of queries in shared memory: 16 heads, then the token's key and its value, all of them rows of kQueryBytes.
@@ -67,7 +67,6 @@ struct DecodeBlock {
   unsigned char* shared;
   DecodeShared<Traits> places;
   int warp, lane, group;  ///< warp: of its role.
-  int first, last;        ///< Its items.
 
   __device__ unsigned char* queries(int set) const { return shared + places.queries + set * kQueryRows * kQueryBytes<kDim>; }
   __device__ float* sums(int parity) const {
@@ -77,8 +76,6 @@ struct DecodeBlock {
     return reinterpret_cast<float*>(shared + places.scalars) + parity * kStreamWarps * kGroupRows * 2;
   }
   __device__ bool appends() const { return p.append.qkv != nullptr; }
-  /// Its queries are not those of the item before: a set of queries serves a head's items in a row.
-  __device__ bool needs_queries(const Item& item, int index) const { return index == first || item.run == 0; }
 };
 
 /// What the cache does not hold of a warp's 16 rows, which are slots [slot, slot + 16): zeros over values that may be NaN, and the
@@ -110,28 +107,29 @@ __device__ __forceinline__ void stream(const DecodeBlock<Traits>& block) {
   const DecodeArguments& p = block.p;
   const int warp = block.warp, lane = block.lane, team = warp / Traits::kTeamWarps, row_of_tile = warp % Traits::kTeamWarps * kStepKeys;
   RingPlace at;
-  int row = 0, set = 1;
+  ItemWalk walk;
   DecodeWarp<typename Traits::T, kDim, Traits::kSets> mine;
-  for (int index = block.first; index < block.last; ++index) {
-    const Item item = item_at(p, block.rows, index, row);
-    const int parity = (index - block.first) % 2;
-    row = item.row;
+  int set = 1;
+  walk.next(block.ring, block.rows, lane);
+  for (int parity = 0; !walk.done; walk.next(block.ring, block.rows, lane), parity ^= 1) {
+    const Item& item = walk.item;
+    const Visible visible = block.rows.cut[item.row].visible;
     named_sync(kQueriesReady + parity, Traits::kMeetingThreads);
-    if (block.needs_queries(item, index)) mine.load_query(block.queries(set ^= 1), lane);
+    if (walk.needs_queries()) mine.load_query(block.queries(set ^= 1), lane);
     mine.clear();
     for (int i = 0; i < item.n_tiles; ++i) {
       block.ring.full[at.stage].wait(at.parity);
       if (i % Traits::kTeams == team) {
         unsigned char* const tile = block.shared + at.stage * kTileBytes<kDim>;
         const int slot = item.begin + i * kDecodeTile + row_of_tile;
-        if (slot < item.visible.last && slot + kStepKeys > item.visible.first) {
-          complete_rows<kDim>(tile, row_of_tile, slot, item.visible, block.appends(), block.queries(set) + kTokenRow * kQueryBytes<kDim>,
-                              lane);
-          mine.step(shared_address(tile), row_of_tile, slot, item.visible, p.a, item.g * block.group, block.group, lane);
+        if (slot < visible.last && slot + kStepKeys > visible.first) {
+          complete_rows<kDim>(tile, row_of_tile, slot, visible, block.appends(), block.queries(set) + kTokenRow * kQueryBytes<kDim>, lane);
+          mine.step(shared_address(tile), row_of_tile, slot, visible, p.a, item.g * block.group, block.group, lane);
         }
-        __syncwarp();
-        if (lane == 0) block.ring.empty[at.stage].arrive();
       }
+      // Both teams let go of every tile, in order: else one could run ahead by more than a round, which a barrier does not tell apart.
+      __syncwarp();
+      if (lane == 0) block.ring.empty[at.stage].arrive();
       at.advance(p.n_stages);
     }
     mine.store(block.sums(parity) + warp * block.group * kDim, block.scalars(parity) + warp * kGroupRows * 2, block.group, lane);
@@ -147,8 +145,8 @@ __device__ __forceinline__ void prepare_heads(const DecodeBlock<Traits>& block, 
   constexpr int kDim = Traits::kDim;
   const DecodeArguments& p = block.p;
   const int thread = block.warp * 32 + block.lane, group = block.group, lane = block.lane;
-  const int token_tile = (item.visible.slot - item.begin) / kDecodeTile;
-  const bool holds_token = item.visible.slot >= item.begin && token_tile < item.n_tiles;
+  const int slot = block.rows.cut[item.row].visible.slot;
+  const bool holds_token = slot >= item.begin && slot < item.begin + item.n_tiles * kDecodeTile;
   const int n_ready = group + (holds_token ? 2 : 0);
   const auto head_of = [&](int j) { return j < group ? item.g * group + j : p.a.n_heads + (j - group) * p.a.n_kv_heads + item.g; };
   auto* heads = reinterpret_cast<float*>(block.shared + block.places.heads);
@@ -184,12 +182,12 @@ __device__ __forceinline__ void prepare_heads(const DecodeBlock<Traits>& block, 
   }
 }
 
-/// Before item `index`: its queries, where they are not there yet, and word that the streams may write its sums.
+/// Before an item: its queries, where they are not there yet, and word that the streams may write its sums.
 template <typename Traits>
-__device__ __forceinline__ void prepare(const DecodeBlock<Traits>& block, int index, int row, int& set) {
+__device__ __forceinline__ void prepare(const DecodeBlock<Traits>& block, const ItemWalk& walk, int parity, int& set) {
   constexpr int kDim = Traits::kDim;
-  const Item item = item_at(block.p, block.rows, index, row);
-  if (block.needs_queries(item, index)) {
+  const Item& item = walk.item;
+  if (walk.needs_queries()) {
     set ^= 1;
     unsigned char* const to = block.queries(set);
     if (block.appends()) {
@@ -202,7 +200,7 @@ __device__ __forceinline__ void prepare(const DecodeBlock<Traits>& block, int in
       }
     }
   }
-  named_arrive(kQueriesReady + (index - block.first) % 2, Traits::kMeetingThreads);
+  named_arrive(kQueriesReady + parity, Traits::kMeetingThreads);
 }
 
 /// The role of the helping warps. With two sets of sums the next item's queries come before this one's merge, so that the streams go on;
@@ -210,18 +208,23 @@ __device__ __forceinline__ void prepare(const DecodeBlock<Traits>& block, int in
 template <typename Traits>
 __device__ __forceinline__ void help(const DecodeBlock<Traits>& block) {
   wait_for_predecessor();
-  int row = 0, set = 1;
-  prepare(block, block.first, 0, set);
-  for (int index = block.first; index < block.last; ++index) {
-    const Item item = item_at(block.p, block.rows, index, row);
-    const int parity = (index - block.first) % 2;
-    row = item.row;
-    const bool prepares_first = block.p.n_sums == 2, has_next = index + 1 < block.last;
-    if (prepares_first && has_next) prepare(block, index + 1, row, set);
+  ItemWalk ahead;
+  int set = 1;
+  ahead.next(block.ring, block.rows, block.lane);
+  if (!ahead.done) prepare(block, ahead, 0, set);
+  for (int parity = 0; !ahead.done; parity ^= 1) {
+    const Item item = ahead.item;
+    const Share share = ahead.share;
+    const auto prepare_next = [&] {
+      ahead.next(block.ring, block.rows, block.lane);
+      if (!ahead.done) prepare(block, ahead, parity ^ 1, set);
+    };
+    if (block.p.n_sums == 2) prepare_next();
     named_sync(kSumsReady + parity, Traits::kMeetingThreads);
     for (int h = block.warp; h < block.group; h += kHelpWarps)
-      merge_head<Traits::kDim, Traits::kStreamWarps>(block.p, item, index, block.first, block.last, block.sums(parity), block.scalars(parity), h, block.group, block.lane);
-    if (!prepares_first && has_next) prepare(block, index + 1, row, set);
+      merge_head<Traits::kDim, Traits::kStreamWarps>(block.p, item, block.rows.cut[item.row].n_runs, share, block.sums(parity),
+                                                     block.scalars(parity), h, block.group, block.lane);
+    if (block.p.n_sums == 1) prepare_next();
   }
 }
 
@@ -237,26 +240,18 @@ __global__ void __launch_bounds__(Traits::kThreads, 1) decode_kernel(const __gri
   const DecodeShared<Traits> places(p.n_stages, p.n_sums, group, p.append.shape.rope_dim, p.append.qkv != nullptr);
   for (int i = threadIdx.x; i < 2 * kQueryRows * kQueryBytes<kDim> / 16; i += Traits::kThreads)
     reinterpret_cast<uint4*>(shared + places.queries)[i] = uint4{};  // Heads past the group stay zeros.
-  if (threadIdx.x == Traits::kThreads - 1) {
-    for (int i = 0; i < p.n_stages; ++i) {
-      ring.full[i].init(kFeedArrivals);
-      ring.empty[i].init(Traits::kTeamWarps);
-    }
-#if __CUDA_ARCH__ >= 900
-    fence_barrier_init();
-#endif
-  }
+  if (threadIdx.x == Traits::kThreads - 1) ring.init(p.n_stages, kFeedArrivals, kStreamWarps, kStreamWarps + kHelpWarps + feeding_warps(p.n_stages));
   // What describes the step was there before the step's first kernel: no need to wait for the one before this.
   rows.load(p);
-  const int first = rows.item_at_share(p, blockIdx.x, gridDim.x), last = rows.item_at_share(p, blockIdx.x + 1, gridDim.x);
+  const int n_blocks = static_cast<int>(gridDim.x);
   // A block without items need not wait: that others do is enough, and its place is free for the next kernel.
-  if (first == last) return;
+  if (rows.n_items() <= n_blocks && static_cast<int>(blockIdx.x) >= rows.n_items()) return;
   if (warp < kStreamWarps)
-    stream<Traits>({p, rows, ring, shared, places, warp, lane, group, first, last});
+    stream<Traits>({p, rows, ring, shared, places, warp, lane, group});
   else if (warp < kStreamWarps + kHelpWarps)
-    help<Traits>({p, rows, ring, shared, places, warp - kStreamWarps, lane, group, first, last});
+    help<Traits>({p, rows, ring, shared, places, warp - kStreamWarps, lane, group});
   else
-    feed<typename Traits::T, kDim>(p, rows, ring, shared, first, last, lane);
+    feed<typename Traits::T, kDim>(p, rows, ring, shared, warp - kStreamWarps - kHelpWarps, lane);
 }
 
 /// What the current device lets a block have, and whether it has the copy engine.
@@ -279,7 +274,7 @@ const DecodeDevice& decode_device() {
 
 template <typename Traits>
 void launch_decode(DecodeArguments p, cudaStream_t stream) {
-  constexpr int kRingBytes = 128 * 1024;
+  constexpr int kRingBytes = 160 * 1024;
   const int group = p.a.n_heads / p.a.n_kv_heads;
   const int most = decode_device().most_shared - static_cast<int>(sizeof(DecodeRows) + sizeof(DecodeRing)) - 1024;
   const auto bytes = [&] { return DecodeShared<Traits>(p.n_stages, p.n_sums, group, p.append.shape.rope_dim, p.append.qkv != nullptr).end; };
@@ -305,7 +300,8 @@ void launch_decode_for_width(const DecodeArguments& p, cudaStream_t stream) {
 /// Runs of the longest rows: one sequence alone fills the device.
 int target_runs(const AttentionScalars& a) { return std::clamp(multiprocessors() / a.n_kv_heads, 4, kMostRuns); }
 
-size_t counter_bytes(const AttentionScalars& a) { return static_cast<size_t>(kFewTokens * a.n_heads) * sizeof(unsigned int); }
+/// Of each row and head, and of the shares; partial sums behind them are read in pairs.
+size_t counter_bytes(const AttentionScalars& a) { return static_cast<size_t>(kFewTokens * a.n_heads + 2) * sizeof(unsigned int); }
 
 }  // namespace
 

@@ -81,10 +81,10 @@ __device__ __forceinline__ void merge_runs(const DecodeArguments& p, int row, in
   write_row<kDim>(p, row, head, all, top, total, lane);
 }
 
-/// One warp's head of an item, from what the streaming warps left: sums [warp][group][kDim], scalars [warp][16][2]. The block's share is
-/// items [first, last); a head's items are always this same warp's in a block, so of its own runs it needs to tell nobody.
+/// One warp's head of an item, from what the streaming warps left: sums [warp][group][kDim], scalars [warp][16][2]. The item is of a
+/// share of the block's; a head's items in it are all this same warp's, so where the share has them all, nobody else need know.
 template <int kDim, int kStreamWarps>
-__device__ __forceinline__ void merge_head(const DecodeArguments& p, const Item& item, int index, int first, int last, const float* sums,
+__device__ __forceinline__ void merge_head(const DecodeArguments& p, const Item& item, int n_runs, const Share& share, const float* sums,
                                            const float* scalars, int h, int group, int lane) {
   float top = -INFINITY, total = 0.0f;
 #pragma unroll
@@ -99,7 +99,7 @@ __device__ __forceinline__ void merge_head(const DecodeArguments& p, const Item&
     of_warp.each(lane, [&](float2& x, int i) { x = reinterpret_cast<const float2*>(sums + (w * group + h) * kDim)[i]; });
     all.add(weight, of_warp);
   }
-  const int head = item.g * group + h, n_runs = item.cut.n_runs;
+  const int head = item.g * group + h;
   if (n_runs == 1) return write_row<kDim>(p, item.row, head, all, top, total, lane);
 
   const int64_t stride = int64_t{p.a.n_heads} * (kDim + 2);  // From run to run of a row.
@@ -107,9 +107,9 @@ __device__ __forceinline__ void merge_head(const DecodeArguments& p, const Item&
   float* const mine = runs + item.run * stride;
   all.each(lane, [&](const float2& x, int i) { reinterpret_cast<float2*>(mine)[i] = x; });
   if (lane == 0) *reinterpret_cast<float2*>(mine + kDim) = {top, total};
-  if (item.run + 1 < n_runs && index + 1 < last) return;  // The head's next run is this block's as well.
+  if (item.run + 1 < n_runs && item.index + 1 < share.last) return;  // The head's next run is of this share as well.
 
-  const int n_here = index + 1 - max(first, item.first_of_head);
+  const int n_here = item.index + 1 - max(share.first, item.first_of_head);
   if (n_here < n_runs) {
     __threadfence();
     __syncwarp();
