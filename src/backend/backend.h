@@ -216,8 +216,6 @@ class Backend {
   // --- What a device knows of itself --------------------------------------------------------------------------------
   /// What flash_block_size 0 means here for this head width; decided once, at load.
   virtual int64_t default_block_size(int64_t head_dim) const = 0;
-  /// Rows a step at which long inputs are fastest here without taking much memory.
-  virtual int64_t default_step_rows() const { return 512; }
   /// Takes about half a second.
   virtual MachinePeaks measure_peaks() = 0;
 

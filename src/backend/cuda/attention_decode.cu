@@ -36,7 +36,8 @@ struct DecodeTraits {
   static constexpr int kMeetingThreads = 32 * kStreamWarps + kHelpThreads, kThreads = kMeetingThreads + 32 * kFeedWarps;
 };
 
-constexpr int kLeastTiles = 4;  ///< Shorter runs spend their time on beginning and merging.
+/// Of a run; shorter ones spend their time on beginning and merging. Of long rows there are runs enough.
+constexpr int kLeastTiles = 4, kLeastTilesOfLong = 8, kLongTiles = 128;
 /// Named barriers, the first two for items of either parity.
 constexpr int kQueriesReady = 1, kSumsReady = 3, kHelpersMeet = 5;
 /// A set of queries in shared memory: 16 heads, then the token's key and its value, all of them rows of kQueryBytes.
@@ -81,8 +82,8 @@ struct DecodeBlock {
 /// What the cache does not hold of a warp's 16 rows, which are slots [slot, slot + 16): zeros over values that may be NaN, and the
 /// appending step's own token. `token`: its key, and its value a row behind.
 template <int kDim>
-__device__ __forceinline__ void complete_rows(unsigned char* tile, int row, int slot, const Visible& v, bool appends, const unsigned char* token,
-                                              int lane) {
+__device__ __forceinline__ void complete_rows(unsigned char* tile, int row, int slot, const Visible& v, bool appends,
+                                              const unsigned char* token, int lane) {
   constexpr int kChunks = kDim / 8;
   const int last = stored_last(v, appends), at = v.slot - slot;
   if (slot >= v.first && slot + kStepKeys <= last) return;
@@ -240,7 +241,8 @@ __global__ void __launch_bounds__(Traits::kThreads, 1) decode_kernel(const __gri
   const DecodeShared<Traits> places(p.n_stages, p.n_sums, group, p.append.shape.rope_dim, p.append.qkv != nullptr);
   for (int i = threadIdx.x; i < 2 * kQueryRows * kQueryBytes<kDim> / 16; i += Traits::kThreads)
     reinterpret_cast<uint4*>(shared + places.queries)[i] = uint4{};  // Heads past the group stay zeros.
-  if (threadIdx.x == Traits::kThreads - 1) ring.init(p.n_stages, kFeedArrivals, kStreamWarps, kStreamWarps + kHelpWarps + feeding_warps(p.n_stages));
+  if (threadIdx.x == Traits::kThreads - 1)
+    ring.init(p.n_stages, kFeedArrivals, kStreamWarps, kStreamWarps + kHelpWarps + feeding_warps(p.n_stages));
   // What describes the step was there before the step's first kernel: no need to wait for the one before this.
   rows.load(p);
   const int n_blocks = static_cast<int>(gridDim.x);
@@ -277,7 +279,9 @@ void launch_decode(DecodeArguments p, cudaStream_t stream) {
   constexpr int kRingBytes = 160 * 1024;
   const int group = p.a.n_heads / p.a.n_kv_heads;
   const int most = decode_device().most_shared - static_cast<int>(sizeof(DecodeRows) + sizeof(DecodeRing)) - 1024;
-  const auto bytes = [&] { return DecodeShared<Traits>(p.n_stages, p.n_sums, group, p.append.shape.rope_dim, p.append.qkv != nullptr).end; };
+  const auto bytes = [&] {
+    return DecodeShared<Traits>(p.n_stages, p.n_sums, group, p.append.shape.rope_dim, p.append.qkv != nullptr).end;
+  };
   p.n_sums = 2;
   p.n_stages = std::clamp(kRingBytes / kTileBytes<Traits::kDim>, 2, kMostStages);
   while (p.n_stages > 2 && bytes() > most) --p.n_stages;
@@ -324,13 +328,13 @@ void attend(DecodeArguments p, const AttentionScalars& scalars, void* scratch, c
   if (decode_device().copies_boxes) {
     const int64_t sizes[4] = {scalars.head_dim, cache.page_tokens, scalars.n_kv_heads, cache.n_pages};
     const int64_t strides[3] = {cache.token_stride, cache.head_stride, cache.page_stride};
-    p.keys = box_map(cache.keys, sizes, strides, 1, p.box_keys);
-    p.values = box_map(cache.values, sizes, strides, 1, p.box_keys);
+    p.keys = box_map(cache.keys, sizes, strides, 1, p.box_keys, true);
+    p.values = box_map(cache.values, sizes, strides, 1, p.box_keys, true);
   }
   p.n_done = static_cast<unsigned int*>(scratch);
   p.partial = reinterpret_cast<float*>(static_cast<char*>(scratch) + counter_bytes(scalars));
   p.target_runs = target_runs(scalars);
-  p.least_tiles = kLeastTiles;
+  p.least_tiles[0] = kLeastTiles, p.least_tiles[1] = kLeastTilesOfLong, p.long_tiles = kLongTiles;
   if (p.cache.dtype == Dtype::kF16)
     launch_decode_for_width<__half>(p, stream);
   else

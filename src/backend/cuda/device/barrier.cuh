@@ -17,9 +17,7 @@ struct Barrier {
   __device__ __forceinline__ void init(uint32_t arrivals) {
     asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(&word)), "r"(arrivals));
   }
-  __device__ __forceinline__ void arrive() {
-    asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(&word)) : "memory");
-  }
+  __device__ __forceinline__ void arrive() { asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(&word)) : "memory"); }
   /// One arrival once all copy16_async of this thread so far are complete.
   __device__ __forceinline__ void arrive_after_copies() {
     asm volatile("cp.async.mbarrier.arrive.noinc.shared.b64 [%0];" ::"r"(shared_address(&word)) : "memory");
@@ -27,6 +25,18 @@ struct Barrier {
   /// One arrival, and `bytes` that bulk copies will bring before the phase is complete.
   __device__ __forceinline__ void arrive_expecting(uint32_t bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&word)), "r"(bytes) : "memory");
+  }
+  /// Whether the phase of this parity is complete.
+  __device__ __forceinline__ bool test(uint32_t parity) const {
+    uint32_t done;
+    asm volatile(
+        "{\n.reg .pred done;\n"
+        "mbarrier.test_wait.parity.shared.b64 done, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, done;\n}"
+        : "=r"(done)
+        : "r"(shared_address(&word)), "r"(parity)
+        : "memory");
+    return done != 0;
   }
   __device__ __forceinline__ void wait(uint32_t parity) {
     asm volatile(

@@ -75,10 +75,10 @@ __device__ __forceinline__ int stored_last(const Visible& v, bool appends) { ret
 /// A feeding warp's next tile: of which item, and this lane's box of it, 64 columns of keys or values.
 struct FeedTile {
   ItemWalk walk;
-  int i = 0;        ///< Of the item.
-  Share wanted;     ///< Slots of the tile that are copied.
+  int i = 0;     ///< Of the item.
+  Share wanted;  ///< Slots of the tile that are copied.
   int32_t page = 0;
-  int place = 0;    ///< Slot in the page.
+  int place = 0;  ///< Slot in the page.
   bool copies = false;
 };
 
@@ -90,7 +90,8 @@ struct Feeder {
   unsigned char* tiles;
   int warp, lane;  ///< warp: of this role.
   bool appends;
-  int ticket;  ///< Of the share announced last.
+  int ticket;     ///< Of the share announced last.
+  bool is_ahead;  ///< It is not this warp's yet.
   RingPlace announced, at;
   FeedTile tile;
 
@@ -120,9 +121,18 @@ struct Feeder {
     }
     __syncwarp();
     announced.advance(2);
+    is_ahead = true;
+  }
+  /// In a share's last item, if all others have read the share before: when that item ends, the next one is known.
+  __device__ __forceinline__ void announce_early() {
+    if (warp != 0 || is_ahead || tile.walk.done || !tile.walk.needs_share()) return;
+    if (__all_sync(0xFFFFFFFFu, ring.share_empty[announced.stage].test(announced.parity ^ 1))) announce_share();
   }
   __device__ __forceinline__ void next_item() {
-    if (warp == 0 && tile.walk.needs_share()) announce_share();
+    if (tile.walk.needs_share()) {
+      if (warp == 0 && !is_ahead) announce_share();
+      is_ahead = false;
+    }
     tile.walk.next(ring, rows, lane);
   }
 
@@ -162,6 +172,7 @@ struct Feeder {
       ring.empty[at.stage].wait(at.parity ^ 1);
       copy(now);
       at.advance(p.n_stages, n_warps);
+      announce_early();
       if (!found) find(true);
     }
   }
@@ -206,7 +217,7 @@ __device__ __forceinline__ void feed(const DecodeArguments& p, const DecodeRows&
   prefetch_map(&p.keys);
   prefetch_map(&p.values);
 #endif
-  Feeder<T, kDim>{p, rows, ring, tiles, warp, lane, p.append.qkv != nullptr, -1, {}, {}, {}}.run();
+  Feeder<T, kDim>{p, rows, ring, tiles, warp, lane, p.append.qkv != nullptr, -1, false, {}, {}, {}}.run();
 }
 
 }  // namespace minillm::cuda

@@ -22,12 +22,12 @@ struct DecodeArguments {
   KeyLayout cache;
   DeviceStep step;
   AttentionScalars a;
-  float* partial;              ///< [row][run][H][kDim + 2]
-  unsigned int* n_done;        ///< [row][H], and behind them the number of shares drawn
-  int target_runs, least_tiles;
-  int box_keys;                ///< Keys that lie one behind the other in a page and a tile.
-  int n_stages, n_sums;        ///< Of the ring of tiles; sets of sums in shared memory.
-  AppendInputs append;         ///< With a q/k/v product: the queries come from it, and its keys and values go to the cache first.
+  float* partial;                               ///< [row][run][H][kDim + 2]
+  unsigned int* n_done;                         ///< [row][H], and behind them the number of shares drawn
+  int target_runs, least_tiles[2], long_tiles;  ///< least_tiles: of a run, where the row has less than long_tiles, or more.
+  int box_keys;                                 ///< Keys that lie one behind the other in a page and a tile.
+  int n_stages, n_sums;                         ///< Of the ring of tiles; sets of sums in shared memory.
+  AppendInputs append;  ///< With a q/k/v product: the queries come from it, and its keys and values go to the cache first.
 };
 
 /// A row as its own length cuts it. No division is needed to walk over its items.
@@ -47,7 +47,7 @@ __device__ __forceinline__ RowCut cut_of(const DecodeArguments& p, int row) {
   v.last = p.a.causal ? max(v.first, min(n_keys, v.slot + 1)) : n_keys;
   c.begin = v.first / kDecodeTile * kDecodeTile;
   c.n_tiles = max(0, (v.last - c.begin + kDecodeTile - 1) / kDecodeTile);
-  c.tiles_a_run = max(p.least_tiles, (c.n_tiles + p.target_runs - 1) / p.target_runs);
+  c.tiles_a_run = max(p.least_tiles[c.n_tiles >= p.long_tiles ? 1 : 0], (c.n_tiles + p.target_runs - 1) / p.target_runs);
   c.n_runs = max(1, (c.n_tiles + c.tiles_a_run - 1) / c.tiles_a_run);
   return c;
 }
@@ -65,6 +65,13 @@ __device__ __forceinline__ void sum_up(int* x, int n) {
   if (2 * lane + 1 < n) x[2 * lane + 1] = sum;
 }
 static_assert(kFewTokens <= 64);
+
+/// How many of the n sums x[1] to x[n] are at most `value`, in two votes of the warp: in which row a thing lies.
+__device__ __forceinline__ int row_of(const int* x, int n, int value) {
+  const int lane = threadIdx.x % 32;
+  const auto count = [&](int i) { return __popc(__ballot_sync(0xFFFFFFFFu, i < n && value >= x[i + 1])); };
+  return n <= 32 ? count(lane) : count(lane) + count(lane + 32);
+}
 
 /// Neighbouring items [first, last); none: no more work.
 struct Share {
@@ -97,11 +104,12 @@ struct DecodeRows {
   /// Rounds of shares, one for each block: each round is half of what is left, while that gives a block kLeastShare. Less than three
   /// rounds would even nothing out.
   __device__ __forceinline__ int n_shares(int n_blocks) const {
-    constexpr int kLeastShare = 32;
+    constexpr int kLeastShare = 32, kMostRounds = 7;
     int rounds = 1;
-    while (rounds < 6 && (weight_before[n_rows] >> rounds) >= n_blocks * kLeastShare) ++rounds;
+    while (rounds < kMostRounds && (weight_before[n_rows] >> rounds) >= n_blocks * kLeastShare) ++rounds;
     return (rounds < 3 ? 1 : rounds) * n_blocks;
   }
+  /// Whole warps call it.
   __device__ __forceinline__ Share share(int ticket, int n_blocks) const {
     if (n_items() <= n_blocks) return ticket < n_items() ? Share{ticket, ticket + 1} : Share{0, 0};
     const int n = n_shares(n_blocks), round = ticket / n_blocks, part = ticket - round * n_blocks;
@@ -114,8 +122,7 @@ struct DecodeRows {
   /// The first item that begins at or behind this weight.
   __device__ __forceinline__ int item_behind(int weight, int whole_heads) const {
     if (weight >= weight_before[n_rows]) return n_items();
-    int row = 0;
-    while (weight >= weight_before[row + 1]) ++row;
+    const int row = row_of(weight_before, n_rows, weight);
     const RowCut& c = cut[row];
     const int of_head = c.weight(), within = weight - weight_before[row], g = within / of_head, rest = within - g * of_head;
     if (of_head <= whole_heads) return first_item[row] + (g + (2 * rest >= of_head ? 1 : 0)) * c.n_runs;
@@ -126,12 +133,11 @@ struct DecodeRows {
 /// One item of a share after the other.
 struct Item {
   int index = 0, row, g, run, first_of_head;  ///< first_of_head: the item of run 0.
-  int begin, n_tiles;                     ///< Of the run: its first slot.
+  int begin, n_tiles;                         ///< Of the run: its first slot.
 
   __device__ __forceinline__ void start(const DecodeRows& rows, int first) {
     index = first;
-    row = 0;
-    while (index >= rows.first_item[row + 1]) ++row;
+    row = row_of(rows.first_item, rows.n_rows, index);
     const int at = index - rows.first_item[row], n_runs = rows.cut[row].n_runs;
     g = at / n_runs;
     run = at - g * n_runs;

@@ -50,7 +50,8 @@ __device__ __forceinline__ void write_row(const DecodeArguments& p, int row, int
 /// Adds up the runs of a row and head, n of them, `stride` floats apart, which other blocks have written. What every run weighs and the
 /// first sums are asked for together: each comes from L2.
 template <int kDim>
-__device__ __forceinline__ void merge_runs(const DecodeArguments& p, int row, int head, const float* runs, int64_t stride, int n, int lane) {
+__device__ __forceinline__ void merge_runs(const DecodeArguments& p, int row, int head, const float* runs, int64_t stride, int n,
+                                           int lane) {
   constexpr int kBatch = kDim <= 64 ? 16 : 8;
   const auto scalars_of = [&](int i) {
     return i < n ? __ldcg(reinterpret_cast<const float2*>(runs + i * stride + kDim)) : float2{-INFINITY, 0.0f};

@@ -20,11 +20,13 @@ template <int kDim>
 constexpr int kBoxesOfRow = (kDim + 63) / 64;
 constexpr int kBoxBytes = kDecodeTile * 128;
 template <int kDim>
-constexpr int kPartBytes = kBoxesOfRow<kDim> * kBoxBytes;
+constexpr int kPartBytes = kBoxesOfRow<kDim>* kBoxBytes;
 template <int kDim>
 constexpr int kTileBytes = 2 * kPartBytes<kDim>;
 /// Where 16-byte chunk `chunk` of row `row` lies in a part.
-__device__ __forceinline__ int place_of_chunk(int row, int chunk) { return chunk / 8 * kBoxBytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16; }
+__device__ __forceinline__ int place_of_chunk(int row, int chunk) {
+  return chunk / 8 * kBoxBytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16;
+}
 
 /// Rows of queries in shared memory, padded by 16 bytes.
 template <int kDim>
@@ -62,8 +64,8 @@ struct DecodeWarp {
   }
 
   /// Rows [row, row + 16) of a tile, which are slots [slot, slot + 16).
-  __device__ __forceinline__ void step(uint32_t tile, int row, int slot, const Visible& visible, const AttentionScalars& a, int first_head, int group,
-                                       int lane) {
+  __device__ __forceinline__ void step(uint32_t tile, int row, int slot, const Visible& visible, const AttentionScalars& a, int first_head,
+                                       int group, int lane) {
     float c[kSets][4];
     scores(c, tile + row * 128, lane);
     const bool all_plain = slot >= visible.first && slot + kStepKeys <= visible.last && a.softcap == 0.0f && a.alibi == nullptr;
@@ -113,7 +115,8 @@ struct DecodeWarp {
       uint32_t b[4];
       load_tiles(b, from + k / 4 * kBoxBytes + ((2 * k % 8 + lane / 16) ^ (lane % 8)) * 16);
 #pragma unroll
-      for (int set = 0; set < kSets; ++set) mma<T>(k % 2 == 0 ? c[set] : odd[set], b[0], b[1], b[2], b[3], query[set][k][0], query[set][k][1]);
+      for (int set = 0; set < kSets; ++set)
+        mma<T>(k % 2 == 0 ? c[set] : odd[set], b[0], b[1], b[2], b[3], query[set][k][0], query[set][k][1]);
     }
 #pragma unroll
     for (int set = 0; set < kSets; ++set)

@@ -23,7 +23,8 @@ __device__ __forceinline__ void load_box(const CUtensorMap* map, void* to, Barri
 }
 
 /// The same for memory that is read once: it is the first to leave the L2 cache.
-__device__ __forceinline__ void load_box_once(const CUtensorMap* map, void* to, Barrier& barrier, int column, int head, int row, int batch) {
+__device__ __forceinline__ void load_box_once(const CUtensorMap* map, void* to, Barrier& barrier, int column, int head, int row,
+                                              int batch) {
   constexpr uint64_t kEvictFirst = 0x12F0000000000000;  // As createpolicy.fractional.L2::evict_first encodes it.
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], "
