@@ -285,8 +285,16 @@ int main(int argc, char** argv) {
   int n_checks = 0;
   std::vector<int> ragged;
   for (int i = 0; i < 64; ++i) ragged.push_back(1 + i * i * 2);
-  for (const Shape& s :
-       {Shape{32, 8, 128}, {9, 3, 64}, {32, 8, 64}, {8, 8, 128}, {16, 1, 64}, {4, 1, 256}, {12, 1, 80}, {8, 4, 96}, {16, 2, 192}})
+  for (const Shape& s : {Shape{32, 8, 128},
+                         {9, 3, 64},
+                         {32, 8, 64},
+                         {8, 8, 128},
+                         {16, 1, 64},
+                         {4, 1, 256},
+                         {12, 1, 80},
+                         {8, 4, 96},
+                         {16, 2, 192},
+                         {32, 2, 256}})
     for (const auto& lengths : std::vector<std::vector<int>>{{1}, {17}, {339}, {1024}, {5000}, {64, 65, 1, 800, 16}, {20000}, ragged})
       for (int page : {0, 16, 64, 48}) ++n_checks, good &= check(s, lengths, page);
   std::printf("{\"what\":\"correct\",\"checks\":%d,\"good\":%d}\n", n_checks, good);
