@@ -1,5 +1,5 @@
 #!/bin/bash
-# bench/gpu_suite.sh PART [large] - tests and measurements that need an NVIDIA GPU: correct, sanitize, attention, models or peers.
+# bench/gpu_suite.sh PART [large] - tests and measurements that need an NVIDIA GPU: correct, sanitize, attention, decode, models or peers.
 # Each command has a time limit, so that a kernel that hangs ends; results are lines of JSON in build/gpu/PART.jsonl. docs/TESTING.md
 # says what each part shows.
 set -uo pipefail
@@ -18,6 +18,8 @@ text() {  # text DEVICE MODEL PROMPT: 64 token ids
 }
 
 hopper() { nvcc -std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -Isrc -Iinclude bench/cuda/prefill_variants.cu "$@" -lcuda; }
+
+decode() { nvcc -std=c++20 -O3 -gencode arch=compute_90,code=sm_90 -Isrc -Iinclude bench/cuda/decode_variants.cu src/backend/cuda/attention_decode.cu src/backend/cuda/driver.cpp "$@"; }
 
 case $part in
   correct)
@@ -45,6 +47,11 @@ case $part in
     hopper -o build/gpu/prefill_variants || exit 1
     timeout 300 build/gpu/prefill_variants | tee -a "$out" || fail attention
     ;;
+  decode)
+    decode -o build/gpu/decode_variants && decode -shared -Xcompiler -fPIC -o build/gpu/libdecode.so || exit 1
+    timeout 200 build/gpu/decode_variants time | tee -a "$out" || fail decode_variants
+    ! python3 -c 'import torch' 2> /dev/null || timeout 120 python3 bench/cuda/decode_peers.py build/gpu/libdecode.so | tee -a "$out" || fail decode_peers
+    ;;
   models)
     build cuda decode_bench -DMINILLM_BENCH=ON || exit 1
     timeout 120 "$bin/decode_bench" llama-3.2-1b bf16 1:16:96 8:16:48 32:576:160 1:4096:48 1:8192:48 | tee -a "$out" || fail llama-3.2-1b
@@ -55,6 +62,6 @@ case $part in
     hopper -shared -Xcompiler -fPIC -o build/gpu/libprefill.so || exit 1
     timeout 400 python3 bench/cuda/prefill_peers.py build/gpu/libprefill.so | tee -a "$out" || fail peers
     ;;
-  *) echo "usage: bench/gpu_suite.sh correct|sanitize|attention|models|peers [large]" >&2; exit 2 ;;
+  *) echo "usage: bench/gpu_suite.sh correct|sanitize|attention|decode|models|peers [large]" >&2; exit 2 ;;
 esac
 exit $failed

@@ -115,7 +115,10 @@ def isa_flags(stem):
     """Files that are compiled once for each instruction set: the one that the name holds (vec_avx2.h), else the plainest."""
     flags = dict(re.findall(r"set\(minillm_isa_flags_(\w+) (.*)\)", (ROOT / "cmake" / "isa.cmake").read_text(encoding="utf-8")))
     isa = next((name for name in flags if name.split("_")[0] in stem.split("_")), "scalar")
-    words = flags[isa].replace("${minillm_isa_flags_avx2}", flags["avx2"]).strip('"').split()
+    words = flags[isa]
+    while (inner := re.search(r"\$\{minillm_isa_flags_(\w+)\}", words)) is not None:
+        words = words.replace(inner[0], flags[inner[1]])
+    words = words.strip('"').split()
     return [f"-DMINILLM_ISA={isa}", f"-DMINILLM_ISA_{isa}=1", *words]
 
 

@@ -92,8 +92,8 @@ void launch(const Problem& s, const Tensors& t, cudaStream_t stream, bool want_l
   p.lse = want_lse ? t.lse : nullptr;
   p.tickets = t.tickets;
   const int row_tiles = (s.n_queries + Traits::kRows - 1) / Traits::kRows;
-  int group = 1;
-  while (group * 2 <= s.heads * s.batch && size_t(group) * 2 * s.n_keys * s.d * 4 / (s.heads / s.kv_heads) <= size_t(32) << 20) group *= 2;
+  int group = 1;  // Of one sequence: keys of several together are slower at 512 to 4k, even where they fit.
+  while (group * 2 <= s.heads && size_t(group) * 2 * s.n_keys * s.d * 4 / (s.heads / s.kv_heads) <= size_t(32) << 20) group *= 2;
   p.schedule = {row_tiles, s.heads, row_tiles * s.heads * s.batch, group, s.causal};
   p.n_queries = s.n_queries;
   p.n_keys = s.n_keys;
@@ -110,7 +110,7 @@ void launch(const Problem& s, const Tensors& t, cudaStream_t stream, bool want_l
     p.k = pages.k, p.v = pages.v, p.step_tiles = pages.tiles, p.tables = pages.table;
     p.page_tokens = kPage;
     p.rows_out = t.out;
-    p.schedule = {row_tiles * s.batch, s.heads, row_tiles * s.heads * s.batch, std::min(group, s.heads), false};
+    p.schedule = {row_tiles * s.batch, s.heads, row_tiles * s.heads * s.batch, group, false};
   }
   static int sms = 0;
   const size_t bytes = sizeof(PrefillShared<Traits>);

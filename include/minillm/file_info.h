@@ -29,11 +29,12 @@ struct FileInfo {
 /// Throws as MiniLLM::load does for a file that cannot be read.
 FileInfo inspect(const std::string& path);
 
-/// Bytes that a model needs on the CPU: packed weights, cache for `batch` rows of `context` tokens, scratch of a step.
+/// Bytes that a model needs: weights as the CPU packs them, cache for `batch` rows of `context` tokens, scratch of a step of as many rows
+/// as the device takes at once.
 struct MemoryPlan {
   int64_t weights = 0, kv_cache = 0, workspace = 0;
   int64_t total() const noexcept { return weights + kv_cache + workspace; }
 };
-MemoryPlan plan_memory(const FileInfo& info, int64_t context, int64_t batch, Dtype kv_dtype);
+MemoryPlan plan_memory(const FileInfo& info, int64_t context, int64_t batch, Dtype kv_dtype, Device device = {});
 
 }  // namespace minillm

@@ -52,6 +52,7 @@ class MiniLLM {
   const ModelConfig& config() const noexcept;
   const Device& device() const noexcept;
   std::string device_description() const;
+  int64_t step_rows() const;                  ///< Most new tokens a step where EngineOptions::prefill_chunk is 0.
   int64_t flash_block_size() const noexcept;  ///< What 0 was resolved to.
   int64_t weight_bytes() const noexcept;      ///< Device memory of the weights.
   /// Names the weights and the graph, 64 hexadecimal digits: a saved cache belongs to the model of the same fingerprint.

@@ -216,8 +216,6 @@ class Backend {
   // --- What a device knows of itself --------------------------------------------------------------------------------
   /// What flash_block_size 0 means here for this head width; decided once, at load.
   virtual int64_t default_block_size(int64_t head_dim) const = 0;
-  /// Rows a step at which long inputs are fastest here without taking much memory.
-  virtual int64_t default_step_rows() const { return 512; }
   /// Takes about half a second.
   virtual MachinePeaks measure_peaks() = 0;
 
@@ -237,6 +235,8 @@ struct BackendOptions {
 
 std::unique_ptr<Backend> make_reference_backend();
 std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options);
+/// What a CPU backend with all threads takes for tiles of bfloat16, beside the rest: 0 where the processor has none.
+int64_t cpu_tile_bytes(const WorkspaceShape& shape);
 /// Throws Error{kUnsupported} in a build without CUDA, Error{kDevice} without such a GPU.
 std::unique_ptr<Backend> make_cuda_backend(int index, const BackendOptions& options);
 std::shared_ptr<Backend> make_backend(const Device& device, const BackendOptions& options = {});

@@ -161,8 +161,9 @@ struct ThreadPool::Shared {
   }
 };
 
-ThreadPool::ThreadPool(int n_threads)
-    : n_threads_(n_threads == 0 ? std::min(usable_cores(), kMaxThreads) : n_threads), shared_(std::make_unique<Shared>()) {
+int ThreadPool::default_threads() { return std::min(usable_cores(), kMaxThreads); }
+
+ThreadPool::ThreadPool(int n_threads) : n_threads_(n_threads == 0 ? default_threads() : n_threads), shared_(std::make_unique<Shared>()) {
   if (n_threads < 0 || n_threads > kMaxThreads)
     throw Error(ErrorCode::kInvalidArgument, n_threads, " threads: expected 0 (every core) to ", kMaxThreads);
   shared_->places = std::vector<Place>(static_cast<size_t>(n_threads_));

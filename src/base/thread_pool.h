@@ -22,6 +22,8 @@ class ThreadPool {
  public:
   /// `n_threads` counts the caller, who works too; 0 means the number of cores this process may use.
   explicit ThreadPool(int n_threads);
+  /// What 0 stands for.
+  static int default_threads();
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

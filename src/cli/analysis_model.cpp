@@ -8,8 +8,6 @@
 namespace minillm::cli {
 namespace {
 
-constexpr int64_t kChunk = 512;  // As the engine feeds long prompts on a CPU (EngineOptions::prefill_chunk).
-
 int64_t longest(const AnalysisPlan& plan, const MiniLLM& model) { return std::min(plan.max_tokens, model.config().context_length); }
 
 Feeder feeder_of(const AnalysisPlan& plan, MiniLLM& model) { return {model, !plan.flags.no_flash_attention, plan.flags.flash_block_size}; }
@@ -54,7 +52,7 @@ Json analyze_cache_growth(const AnalysisPlan& plan, MiniLLM& model) {
   };
   add("start");
   for (int64_t tokens = std::min<int64_t>(64, most);; tokens = std::min(2 * tokens, most)) {
-    feeder.feed(cache, tokens - cache.get_seq_length(), kChunk);
+    feeder.feed(cache, tokens - cache.get_seq_length(), model.step_rows());
     add("growth");
     if (tokens == most) break;
   }
@@ -89,7 +87,7 @@ Json analyze_generation(const AnalysisPlan& plan, MeasuredModel& measured) {
   constexpr int64_t kNew = 16;
   for (int64_t context = 32; context + kNew <= std::min<int64_t>(longest(plan, model), 1024); context *= 2) {
     KVCache cache = cache_of(model, 1, context + kNew);
-    feeder.feed(cache, context, kChunk);
+    feeder.feed(cache, context, model.step_rows());
     costs.emplace_back();
     for (int64_t i = 0; i < kNew; ++i) costs.back() += pass_cost(model.config(), measured.weights, 1, context + i, 1);
     std::vector<double> with_cache, without, ratios;

@@ -38,7 +38,7 @@ class Bench {
         flags_(flags),
         peaks_(peaks),
         feeder_(model, !flags.model.no_flash_attention, flags.model.flash_block_size),
-        chunk_(prefill_chunk(model)) {}
+        chunk_(model.step_rows()) {}
 
   Result prefill() {
     PassCost cost;

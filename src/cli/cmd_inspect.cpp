@@ -97,7 +97,7 @@ int run_inspect(const InspectFlags& flags) {
   const FileInfo info = inspect(find_model(flags.model));
   const int64_t context = flags.model.context > 0 ? flags.model.context : info.config.context_length;
   const Dtype kv_dtype = flags.kv_dtype.empty() ? info.config.kv_dtype : parse_dtype(flags.kv_dtype);
-  const MemoryPlan plan = plan_memory(info, context, flags.batch, kv_dtype);
+  const MemoryPlan plan = plan_memory(info, context, flags.batch, kv_dtype, parse_device(flags.model.device));
   if (flags.json)
     print(json_line(to_json(info, plan, context)));
   else
@@ -115,6 +115,7 @@ Run add_inspect(CLI::App& app) {
   app.add_option("--ctx", flags->model.context, "tokens to plan the cache for (default: the model's context)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
   app.add_option("--batch", flags->batch, "sequences to plan the cache for")->check(CLI::Range(1, 1 << 20))->capture_default_str();
+  app.add_option("--device", flags->model.device, "device to plan for: cpu, reference or cuda[:N]")->capture_default_str();
   app.add_option("--kv-dtype", flags->kv_dtype, "element type of the cache: f32, f16 or bf16")
       ->check(CLI::IsMember({"f32", "f16", "bf16"}));
   app.add_flag("--json", flags->json, "print one JSON object");

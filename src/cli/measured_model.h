@@ -32,9 +32,6 @@ double median(std::vector<double> values);
 /// rate / peak, or 0 without a peak.
 double share_of(double rate, double peak);
 
-/// As the engine feeds long prompts (EngineOptions::prefill_chunk).
-inline int64_t prefill_chunk(const MiniLLM& model) { return model.device().kind == Device::Kind::kCuda ? 2048 : 512; }
-
 /// Feeds rows with ids spread over the vocabulary: which ids does not matter to the speed, but embedding rows should not all be in cache.
 class Feeder {
  public:

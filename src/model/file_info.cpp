@@ -64,8 +64,8 @@ int64_t packed_bytes(const TensorInfo& tensor) {
   return round_up(tensor.shape[0], kPanelRows) * n_blocks * (static_cast<int64_t>(block_bytes(tensor.dtype)) + (wider ? 4 : 0));
 }
 
-/// What the CPU backend takes for a step: normalised rows, the widest product and the gated rows in float32; rows quantised to two
-/// int8 terms with scales and sums; and about 128 partial results of attention for each 512 tokens of context.
+/// What a backend takes for a step, as the CPU does it: normalised rows, the widest product and the gated rows in float32; rows quantised
+/// to two int8 terms with scales and sums; and about 128 partial results of attention for each 512 tokens of context.
 int64_t backend_scratch(const ModelConfig& config, int64_t max_rows) {
   constexpr int64_t kFloat = sizeof(float);
   const int64_t hidden = config.hidden_size, ffn = config.ffn_size;
@@ -95,7 +95,7 @@ FileInfo inspect(const std::string& path) {
   return info;
 }
 
-MemoryPlan plan_memory(const FileInfo& info, int64_t context, int64_t batch, Dtype kv_dtype) {
+MemoryPlan plan_memory(const FileInfo& info, int64_t context, int64_t batch, Dtype kv_dtype, Device device) {
   if (context < 1 || batch < 1)
     throw Error(ErrorCode::kInvalidArgument, "plan_memory: context ", context, ", batch ", batch, ", expected at least 1 of each");
   const ModelConfig& config = info.config;
@@ -107,10 +107,16 @@ MemoryPlan plan_memory(const FileInfo& info, int64_t context, int64_t batch, Dty
                       .page_tokens = kPageTokens,
                       .dtype = kv_dtype};
   plan.kv_cache = batch * ceil_div(context, kPageTokens) * pages.page_bytes();
-  const int64_t max_rows = std::max(kStepRows, batch);
+  const int64_t max_rows = std::max(default_step_rows(device.kind, context), batch);
   const int64_t logit_rows = std::min(std::max<int64_t>(batch, 16), logit_rows_at_once(config, max_rows));
   plan.workspace = workspace_bytes(config, {.max_rows = max_rows, .max_logit_rows = logit_rows, .max_sequences = batch});
   plan.workspace += backend_scratch(config, max_rows);
+  if (device.kind == Device::Kind::kCpu)
+    plan.workspace += cpu_tile_bytes({.max_rows = max_rows,
+                                      .hidden = config.hidden_size,
+                                      .n_heads = config.n_heads,
+                                      .head_dim = config.head_dim,
+                                      .ffn = config.ffn_size});
   return plan;
 }
 

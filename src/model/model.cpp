@@ -65,7 +65,12 @@ AttentionMode MiniLLM::Impl::attention_mode(bool flash, int64_t flash_block_size
 }
 
 int64_t MiniLLM::Impl::step_rows(int64_t wanted) const {
-  return wanted > 0 ? wanted : std::min(backend->default_step_rows(), std::max(kStepRows, config.context_length));
+  return wanted > 0 ? wanted : default_step_rows(device.kind, config.context_length);
+}
+
+int64_t default_step_rows(Device::Kind kind, int64_t context_length) {
+  const int64_t fastest = kind == Device::Kind::kCuda ? 2048 : kStepRows;
+  return std::min(fastest, std::max(kStepRows, context_length));
 }
 
 MiniLLM::MiniLLM(const ModelConfig& config, const LoadOptions& options) {
@@ -99,6 +104,7 @@ Tensor MiniLLM::forward(const Tensor& input_ids, const ForwardOptions& options) 
 const ModelConfig& MiniLLM::config() const noexcept { return impl_->config; }
 
 const Device& MiniLLM::device() const noexcept { return impl_->device; }
+int64_t MiniLLM::step_rows() const { return impl_->step_rows(); }
 std::string MiniLLM::device_description() const { return impl_->backend->description(); }
 int64_t MiniLLM::flash_block_size() const noexcept { return impl_->block_size; }
 const std::string& MiniLLM::fingerprint() const noexcept { return impl_->fingerprint; }

@@ -34,5 +34,7 @@ struct MiniLLM::Impl {
 
 inline constexpr int64_t kPageTokens = 64;  ///< Of caches that the library makes for itself.
 inline constexpr int64_t kStepRows = 512;   ///< What every model has room for from the beginning.
+/// Most rows of a step on this kind of device: where long inputs are fastest without taking much memory, up to the longest there can be.
+int64_t default_step_rows(Device::Kind kind, int64_t context_length);
 
 }  // namespace minillm

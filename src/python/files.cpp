@@ -63,11 +63,11 @@ void bind_files(nb::module_& m) {
       .def_ro("tensor_bytes", &FileInfo::tensor_bytes)
       .def(
           "plan_memory",
-          [](const FileInfo& self, int64_t context, int64_t batch, nb::handle kv_dtype) {
-            return plan_memory(self, context, batch, kv_dtype.is_none() ? self.config.kv_dtype : to_dtype(kv_dtype));
+          [](const FileInfo& self, int64_t context, int64_t batch, nb::handle kv_dtype, const std::string& device) {
+            return plan_memory(self, context, batch, kv_dtype.is_none() ? self.config.kv_dtype : to_dtype(kv_dtype), parse_device(device));
           },
-          "context"_a, "batch"_a = 1, "kv_dtype"_a = nb::none(),
-          nb::sig("def plan_memory(self, context: int, batch: int = 1, kv_dtype: typing.Any = None) -> MemoryPlan"));
+          "context"_a, "batch"_a = 1, "kv_dtype"_a = nb::none(), "device"_a = "cpu",
+          nb::sig("def plan_memory(self, context: int, batch: int = 1, kv_dtype: typing.Any = None, device: str = \"cpu\") -> MemoryPlan"));
   m.def(
       "inspect",
       [](const std::string& path) {

@@ -102,6 +102,7 @@ void bind_model(nb::module_& m) {
   model.def_prop_ro("config", [](const PyModel& self) { return self.model.config(); })
       .def_prop_ro("device", [](const PyModel& self) { return name_of(self.model.device()); })
       .def_prop_ro("device_description", [](const PyModel& self) { return self.model.device_description(); })
+      .def_prop_ro("step_rows", [](const PyModel& self) { return self.model.step_rows(); })
       .def_prop_ro(
           "flash_block_size", [](const PyModel& self) { return self.model.flash_block_size(); }, "What 0 was resolved to.")
       .def_prop_ro(

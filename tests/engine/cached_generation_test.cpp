@@ -4,6 +4,7 @@
 #include "engine_support.h"
 #include "minillm/generator.h"
 #include "support/expect_error.h"
+#include "support/same_bits.h"
 
 namespace minillm {
 namespace {
@@ -18,6 +19,7 @@ class CachedGeneration : public ::testing::Test {
     return {all.begin() + static_cast<ptrdiff_t>(prompt.size()), all.end()};
   }
 
+  const test::SameBitsInAnyStep same_bits_;  // Before the model, which is made for it.
   MiniLLM model_ = load(tiny_model("llama"), "cpu");
 };
 

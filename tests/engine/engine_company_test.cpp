@@ -4,12 +4,14 @@
 #include <cstdlib>
 
 #include "engine/engine_support.h"
+#include "support/same_bits.h"
 
 namespace minillm::test {
 namespace {
 
 class EngineOn : public testing::TestWithParam<std::string> {
  protected:
+  const test::SameBitsInAnyStep same_bits_;  // Before the model, which is made for it.
   MiniLLM model_ = load(tiny_model("gemma3"), GetParam().c_str());
 };
 

@@ -71,6 +71,19 @@ TEST_F(Inspect, PlansTheMemoryThatRunningAllocates) {
   EXPECT_EQ(plan.total(), plan.weights + plan.kv_cache + plan.workspace);
 }
 
+TEST_F(Inspect, PlansStepsOfAsManyRowsAsTheDeviceTakes) {
+  const FileInfo info = inspect_tiny();
+  const auto scratch = [&](int64_t context, Device device) { return plan_memory(info, context, 1, Dtype::kF16, device).workspace; };
+  const Device gpu{Device::Kind::kCuda, 0};
+  EXPECT_EQ(scratch(512, gpu), scratch(512, {}));  // No step is longer than the context.
+  EXPECT_EQ(scratch(8192, {}), scratch(512, {}));
+  const int64_t more = scratch(2048, gpu) - scratch(512, gpu);
+  EXPECT_EQ(scratch(1024, gpu) - scratch(512, gpu), more / 3);  // Scratch grows with the rows, 512 at a time here.
+  EXPECT_GT(more, 2 * scratch(512, gpu));
+  EXPECT_EQ(scratch(8192, gpu), scratch(2048, gpu));
+  EXPECT_EQ(MiniLLM::load(info.path).step_rows(), 512);  // What the plan counts with, and the engine feeds.
+}
+
 TEST_F(Inspect, RefusesAPlanForNothing) {
   const FileInfo info = inspect_tiny();
   EXPECT_THROW(plan_memory(info, 0, 1, Dtype::kF16), Error);

@@ -9,6 +9,7 @@
 #include "minillm/model.h"
 #include "model/model_impl.h"
 #include "support/random.h"
+#include "support/same_bits.h"
 #include "support/temp_folder.h"
 #include "support/tiny_model.h"
 
@@ -98,6 +99,7 @@ TEST_P(Forward, StandardAttentionAndEveryBlockSizeAgree) {
 }
 
 TEST_P(Forward, InStepsIsBitwiseTheWhole) {
+  const test::SameBitsInAnyStep same_bits;
   MiniLLM model = load(Dtype::kF16);
   const std::vector<TokenId> ids = random_ids(5, 90);
   const Tensor whole = model.forward(one_row(ids));
@@ -142,6 +144,7 @@ TEST_P(Forward, InARaggedBatchIsBitwiseAlone) {
 }
 
 TEST_P(Forward, GoesOnFromRowsOfDifferentLengths) {
+  const test::SameBitsInAnyStep same_bits;
   MiniLLM model = load(Dtype::kF16);
   KVCache cache = make_cache(model, 2, 16);  // Another page size gives the same bits.
   const std::vector<TokenId> a = random_ids(21, 40), b = random_ids(22, 40);
@@ -157,6 +160,7 @@ TEST_P(Forward, GoesOnFromRowsOfDifferentLengths) {
 }
 
 TEST_P(Forward, InAForkIsBitwiseTheSameAsUnforked) {
+  const test::SameBitsInAnyStep same_bits;
   MiniLLM model = load(Dtype::kF16);
   const std::vector<TokenId> ids = random_ids(23, 50);
   KVCache cache = make_cache(model, 2);

@@ -11,6 +11,7 @@
 #include "support/expect_error.h"
 #include "support/models.h"
 #include "support/random.h"
+#include "support/same_bits.h"
 #include "support/temp_folder.h"
 
 namespace minillm {
@@ -45,6 +46,7 @@ double relative_difference(const std::vector<float>& a, const std::vector<float>
 }
 
 TEST(Promise04, StepsWithTheCacheEqualOneFullPass) {
+  const test::SameBitsInAnyStep same_bits;
   MiniLLM model(tiny());
   const std::vector<TokenId> ids = some_ids(1, 90);
   const std::vector<float> whole = values(model.forward(Tensor::from_ids({ids})));
@@ -86,6 +88,7 @@ TEST(Promise07, APreallocatedCacheHasAFixedSize) {
 }
 
 TEST(Promise08, OneForwardInterfaceWithEverySwitch) {
+  const test::SameBitsInAnyStep same_bits;
   MiniLLM model(tiny());
   const std::vector<TokenId> ids = some_ids(1, 60);
   const std::vector<float> plain = values(model.forward(Tensor::from_ids({ids})));
@@ -101,6 +104,7 @@ TEST(Promise08, OneForwardInterfaceWithEverySwitch) {
 }
 
 TEST(Promise09, DtypesAreChosenAndCanBeChosen) {
+  const test::SameBitsInAnyStep same_bits;
   const std::vector<TokenId> ids = some_ids(1, 60);
   EXPECT_EQ(KVCache(Configs::small()).dtype(), Dtype::kF16);
   MiniLLM model(tiny());

@@ -136,6 +136,9 @@ def test_10_the_memory_plan_is_what_is_used(default_model):
     assert plan.weights == pytest.approx(model.weight_bytes, rel=0.01)
     assert plan.kv_cache == pytest.approx(KVCache(model.config, 4, max_length=1024, dtype="float16").bytes, rel=0.01)
     assert plan.total == plan.weights + plan.kv_cache + plan.workspace
+    # A GPU takes more rows a step.
+    assert info.plan_memory(context=4096, device="cuda").workspace > info.plan_memory(context=4096).workspace
+    assert model.step_rows == 512
 
 
 @pytest.mark.parametrize("name", ["small", "medium", "large"])

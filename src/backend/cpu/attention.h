@@ -21,8 +21,8 @@
 
 namespace minillm::cpu {
 
-/// Kernels of the named instruction set ("scalar", "avx2", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx"), which this processor must have.
-/// Throws Error{kInvalidArgument} for another name.
+/// Kernels of the named instruction set ("scalar", "avx2", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx"), which this processor must
+/// have. Throws Error{kInvalidArgument} for another name.
 const AttentionKernels& attention_kernels_of(std::string_view isa);
 
 class CpuAttention {

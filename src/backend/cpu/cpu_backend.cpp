@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "backend/cpu/attention_matrix.h"
 #include "backend/cpu/pack.h"
 #include "base/bytes.h"
 #include "base/check.h"
@@ -21,6 +22,8 @@ std::string_view forced_isa() {
   const char* name = std::getenv("MINILLM_ISA");
   return name == nullptr ? "" : name;
 }
+
+int64_t widest_input(const WorkspaceShape& shape) { return std::max({shape.hidden, shape.ffn, shape.n_heads * shape.head_dim}); }
 
 }  // namespace
 
@@ -76,8 +79,7 @@ std::unique_ptr<PackedWeight> CpuBackend::pack(std::span<const ConstTensorView> 
 
 void CpuBackend::reserve_workspace(const WorkspaceShape& shape) {
   Backend::reserve_workspace(shape);
-  const int64_t widest = std::max({shape.hidden, shape.ffn, shape.n_heads * shape.head_dim});
-  products_.reserve(std::max(shape.max_rows, shape.max_logit_rows), widest);
+  products_.reserve(std::max(shape.max_rows, shape.max_logit_rows), widest_input(shape));
   attention_.reserve(shape);
 }
 
@@ -155,6 +157,13 @@ int64_t CpuBackend::default_block_size(int64_t) const { return 128; }
 }  // namespace minillm::cpu
 
 namespace minillm {
+
+int64_t cpu_tile_bytes(const WorkspaceShape& shape) {
+  if (cpu::choose_isa(cpu::forced_isa()) != cpu::Isa::kAmx) return 0;
+  const int n_threads = ThreadPool::default_threads();
+  return cpu::TileProducts::bytes(shape.max_rows, cpu::widest_input(shape), n_threads) +
+         cpu::MatrixScratch::bytes(shape.head_dim) * n_threads;
+}
 
 std::unique_ptr<Backend> make_cpu_backend(const BackendOptions& options) {
   return std::make_unique<cpu::CpuBackend>(options, cpu::choose_isa(cpu::forced_isa()));

@@ -76,6 +76,10 @@ int64_t run_of(const CpuWeight& w, bool pairs, int64_t n_threads) {
   return run;
 }
 
+int64_t rounded_bytes(int64_t n_rows, int64_t k) {
+  return round_up(n_rows, kTileRows) * round_up(k, kUnit) * static_cast<int64_t>(sizeof(uint16_t));
+}
+
 /// Bytes of a thread's float row.
 int64_t row_stride(int64_t k) { return round_up(k * static_cast<int64_t>(sizeof(float)), 4096); }
 
@@ -172,14 +176,18 @@ bool TileProducts::take(const CpuWeight& w, int64_t n_rows) const {
 }
 
 RoundedRows TileProducts::reserved(Buffer& buffer, int64_t n_rows, int64_t k) {
-  const int64_t n_units = ceil_div(k, kUnit),
-                bytes = round_up(n_rows, kTileRows) * n_units * kUnit * static_cast<int64_t>(sizeof(uint16_t));
+  const int64_t n_units = ceil_div(k, kUnit), bytes = rounded_bytes(n_rows, k);
   if (static_cast<int64_t>(buffer.bytes()) < bytes) {
     buffer = Buffer();  // Freed first: both at once may not fit.
     buffer = allocate_(static_cast<size_t>(bytes));
     std::memset(buffer.data(), 0, buffer.bytes());  // The last strip may hold rows that no step has.
   }
   return {static_cast<uint16_t*>(buffer.data()), n_units};
+}
+
+int64_t TileProducts::bytes(int64_t max_rows, int64_t max_k, int n_threads) {
+  const int64_t rows = max_rows < kFewestRows ? 0 : 2 * rounded_bytes(max_rows, max_k) + row_stride(max_k) * n_threads;
+  return kScratchBytes * n_threads + rows;
 }
 
 RoundedRows TileProducts::room(int64_t n_rows, int64_t k) { return reserved(made_rows_, n_rows, k); }

@@ -28,6 +28,8 @@ class TileProducts {
   bool exist() const noexcept { return kernels_.multiply_tiles != nullptr; }
   /// Whether products of `w` with this many rows are computed here.
   bool take(const CpuWeight& w, int64_t n_rows) const;
+  /// What it takes for inputs [max_rows, max_k].
+  static int64_t bytes(int64_t max_rows, int64_t max_k, int n_threads);
   /// Makes room for inputs [max_rows, max_k]; grows only.
   void reserve(int64_t max_rows, int64_t max_k);
   /// As Products::matmul. x is not written where `beside.before` makes its rows.

@@ -65,7 +65,6 @@ class CudaBackend : public Backend {
   void chosen(std::span<TokenId> ids) override;
 
   int64_t default_block_size(int64_t) const override { return 128; }
-  int64_t default_step_rows() const override { return 2048; }
   MachinePeaks measure_peaks() override;
 
  private:

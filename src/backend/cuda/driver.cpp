@@ -38,4 +38,18 @@ const Driver& driver() {
   return found;
 }
 
+CUtensorMap box_map(const void* data, const int64_t (&sizes)[4], const int64_t (&strides)[3], int row_dim, int rows, bool is_read_once) {
+  CUtensorMap map;
+  cuuint64_t dims[4], bytes[3];
+  cuuint32_t box[4] = {64, 1, 1, 1}, unit[4] = {1, 1, 1, 1};
+  for (int i = 0; i < 4; ++i) dims[i] = static_cast<cuuint64_t>(sizes[i]);
+  for (int i = 0; i < 3; ++i) bytes[i] = static_cast<cuuint64_t>(strides[i]) * 2;
+  box[row_dim] = static_cast<cuuint32_t>(rows);
+  MINILLM_DRIVER(driver().encode_map(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void*>(data), dims, bytes, box, unit,
+                                     CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+                                     is_read_once ? CU_TENSOR_MAP_L2_PROMOTION_NONE : CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+                                     CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
+  return map;
+}
+
 }  // namespace minillm::cuda

@@ -28,7 +28,7 @@ inline constexpr bool kWideIsSigned = true;  // add_wide_products multiplies cod
 #endif
 inline constexpr int kHalvesTileTokens = 2;
 inline constexpr bool kFewRegisters = true;  // 16, and two of them for 16 lanes.
-inline constexpr int kPackedPanels = 0;  // Too few registers: no gemm_packed.
+inline constexpr int kPackedPanels = 0;      // Too few registers: no gemm_packed.
 inline constexpr int kProbeChains = 3;
 inline constexpr int kFloatTileTokens = 6;
 

@@ -1,99 +1,168 @@
-// decode_tile.cuh - one warp's part of a tile of keys in decode attention: scores of up to 16 query heads that share a key head,
-// the running softmax, and the weighted values, all on the matrix units.
+// decode_tile.cuh - one warp's part of decode attention: 16 keys at a time against the query heads of their key head, on the matrix units.
+// Keys and head elements are the 16 rows of the instruction and query heads its 8 columns (two sets where a group has more than 8):
+//   S^T[16 keys, heads] = K q^T        running softmax over keys        O^T[D, heads] += V^T P^T
+// so that K and V come from shared memory as they lie, and a group of up to 8 heads wastes little.
+// Source: heads as columns ("swap A and B"): XQA, and 2.4 of FlashInfer's Hopper decode; Milakov & Gimelshein 2018, arXiv:1805.02867.
 #pragma once
 
 #include <cmath>
 
-#include "backend/cuda/device/kv_tile.cuh"
+#include "backend/cuda/device/decode_items.cuh"
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/device/softmax.cuh"
-#include "backend/cuda/operations.h"
 
 namespace minillm::cuda {
 
 constexpr float kLog2E = 1.4426950408889634f, kLn2 = 0.6931471805599453f;
 
-/// Rows g and g + 8 of the accumulator layout (mma.cuh) are query heads of the group; those past it are zeros and never stored.
-template <typename T, int kDim>
-struct DecodeWarp {
-  uint32_t query[kDim / 16][4];
-  float out[kDim / 8][4] = {};
-  float max[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};  ///< Base 2; sums of this lane's columns only.
+/// A tile in shared memory: 64 keys, then their values, in boxes of 64 columns, rows of 128 bytes swizzled as in tma.cuh.
+template <int kDim>
+constexpr int kBoxesOfRow = (kDim + 63) / 64;
+constexpr int kBoxBytes = kDecodeTile * 128;
+template <int kDim>
+constexpr int kPartBytes = kBoxesOfRow<kDim>* kBoxBytes;
+template <int kDim>
+constexpr int kTileBytes = 2 * kPartBytes<kDim>;
+/// Where 16-byte chunk `chunk` of row `row` lies in a part.
+__device__ __forceinline__ int place_of_chunk(int row, int chunk) {
+  return chunk / 8 * kBoxBytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16;
+}
 
-  /// q: the group's first head.
-  __device__ __forceinline__ void load_query(const float* q, int group, int lane) {
+/// Rows of queries in shared memory, padded by 16 bytes.
+template <int kDim>
+constexpr int kQueryBytes = kDim * 2 + 16;
+
+/// Lane l holds, with g = l / 4 and t = l % 4: scores and weights of keys g, g + 8 and heads 2t, 2t + 1 of each set of 8;
+/// sums of elements g, g + 8 of each 16 and the same heads.
+template <typename T, int kDim, int kSets>
+struct DecodeWarp {
+  uint32_t query[kSets][kDim / 16][2];
+  float out[kSets][kDim / 16][4];
+  float max[kSets][2], sum[kSets][2];  ///< Base 2; sums of this lane's keys only.
+
+  /// queries: [8 kSets][kDim] of T in shared memory, rows kQueryBytes apart, zeros past the group.
+  __device__ __forceinline__ void load_query(const unsigned char* queries, int lane) {
 #pragma unroll
-    for (int k = 0; k < kDim / 16; ++k)
+    for (int set = 0; set < kSets; ++set) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int head = lane / 4 + i % 2 * 8, d = k * 16 + i / 2 * 8 + lane % 4 * 2;
-        const float2 v = head < group ? *reinterpret_cast<const float2*>(q + head * kDim + d) : float2{0.0f, 0.0f};
-        query[k][i] = pack2<T>(v.x, v.y);
-      }
+      for (int k = 0; k < kDim / 16; ++k)
+#pragma unroll
+        for (int i = 0; i < 2; ++i)
+          query[set][k][i] =
+              *reinterpret_cast<const uint32_t*>(queries + (8 * set + lane / 4) * kQueryBytes<kDim> + (k * 16 + i * 8 + lane % 4 * 2) * 2);
+    }
   }
 
-  /// Keys [key, key + 16) of a tile in shared memory, which are slots [slot, slot + 16).
-  __device__ __forceinline__ void step(uint32_t keys, uint32_t values, int slot, const Visible& visible, const AttentionScalars& a,
-                                       int first_head, int group, int lane) {
-    float c[2][4] = {};
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int set = 0; set < kSets; ++set) {
+      max[set][0] = max[set][1] = -INFINITY;
+      sum[set][0] = sum[set][1] = 0.0f;
+#pragma unroll
+      for (auto& o : out[set]) o[0] = o[1] = o[2] = o[3] = 0.0f;
+    }
+  }
+
+  /// Rows [row, row + 16) of a tile, which are slots [slot, slot + 16).
+  __device__ __forceinline__ void step(uint32_t tile, int row, int slot, const Visible& visible, const AttentionScalars& a, int first_head,
+                                       int group, int lane) {
+    float c[kSets][4];
+    scores(c, tile + row * 128, lane);
+    const bool all_plain = slot >= visible.first && slot + kStepKeys <= visible.last && a.softcap == 0.0f && a.alibi == nullptr;
+    const float unit = all_plain && a.scale > 0.0f ? a.scale * kLog2E : 1.0f;  ///< Scores times this are exponents of 2.
+    if (!(all_plain && a.scale > 0.0f)) mask(c, slot, visible, a, first_head, group, lane);
+    float keep[kSets][2];
+    uint32_t weights[kSets][2];
+    bool moved = false;
+#pragma unroll
+    for (int set = 0; set < kSets; ++set) {
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        float top = fmaxf(c[set][j], c[set][2 + j]);
+#pragma unroll
+        for (int distance = 4; distance < 32; distance *= 2) top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, distance));
+        top = fmaxf(max[set][j], top * unit);
+        const float base = top == -INFINITY ? 0.0f : top;
+        keep[set][j] = exp2_fast(max[set][j] - base);
+        moved |= keep[set][j] != 1.0f;
+        max[set][j] = top;
+        c[set][j] = exp2_fast(fmaf(c[set][j], unit, -base));
+        c[set][2 + j] = exp2_fast(fmaf(c[set][2 + j], unit, -base));
+        sum[set][j] = fmaf(sum[set][j], keep[set][j], c[set][j] + c[set][2 + j]);
+      }
+      weights[set][0] = transposed(pack2<T>(c[set][0], c[set][1]));
+      weights[set][1] = transposed(pack2<T>(c[set][2], c[set][3]));
+    }
+    if (__any_sync(0xFFFFFFFFu, moved)) rescale(keep);
+    const uint32_t values = tile + kPartBytes<kDim> + (row + lane / 16 * 8 + lane % 8) * 128;
+#pragma unroll
+    for (int n = 0; n < kDim / 16; ++n) {
+      uint32_t v[4];
+      load_tiles_transposed(v, values + n / 4 * kBoxBytes + ((2 * n % 8 + lane / 8 % 2) ^ (lane % 8)) * 16);
+#pragma unroll
+      for (int set = 0; set < kSets; ++set) mma<T>(out[set][n], v[0], v[1], v[2], v[3], weights[set][0], weights[set][1]);
+    }
+  }
+
+  /// Two chains of sums, of even and odd k: a product waits for the one before it in its chain.
+  __device__ __forceinline__ void scores(float (&c)[kSets][4], uint32_t keys, int lane) const {
+    float odd[kSets][4] = {};
+#pragma unroll
+    for (auto& of_set : c) of_set[0] = of_set[1] = of_set[2] = of_set[3] = 0.0f;
+    const uint32_t from = keys + lane % 16 * 128;
 #pragma unroll
     for (int k = 0; k < kDim / 16; ++k) {
       uint32_t b[4];
-      load_tiles(b, keys + (lane / 16 * 8 + lane % 8) * kKeyBytes<kDim> + (k * 16 + lane / 8 % 2 * 8) * 2);
-      mma<T>(c[0], query[k][0], query[k][1], query[k][2], query[k][3], b[0], b[1]);
-      mma<T>(c[1], query[k][0], query[k][1], query[k][2], query[k][3], b[2], b[3]);
-    }
-    float top[2] = {max[0], max[1]};
+      load_tiles(b, from + k / 4 * kBoxBytes + ((2 * k % 8 + lane / 16) ^ (lane % 8)) * 16);
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      float& x = c[i / 4][i % 4];
-      const int s = slot + i / 4 * 8 + lane % 4 * 2 + i % 2, r = i % 4 / 2;
-      x *= a.scale;
-      if (a.softcap != 0.0f) x = a.softcap * tanhf(x / a.softcap);
-      if (a.alibi != nullptr) x -= a.alibi[first_head + min(lane / 4 + 8 * r, group - 1)] * fabsf(static_cast<float>(visible.slot - s));
-      x = s >= visible.first && s < visible.last ? x * kLog2E : -INFINITY;
-      top[r] = fmaxf(top[r], x);
-    }
-    float keep[2], base[2];
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      top[r] = row_max(top[r]);
-      base[r] = top[r] == -INFINITY ? 0.0f : top[r];
-      keep[r] = exp2_fast(max[r] - base[r]);
-      max[r] = top[r];
-      sum[r] *= keep[r];
+      for (int set = 0; set < kSets; ++set)
+        mma<T>(k % 2 == 0 ? c[set] : odd[set], b[0], b[1], b[2], b[3], query[set][k][0], query[set][k][1]);
     }
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      float& x = c[i / 4][i % 4];
-      x = exp2_fast(x - base[i % 4 / 2]);
-      sum[i % 4 / 2] += x;
-    }
-    const uint32_t p[4] = {pack2<T>(c[0][0], c[0][1]), pack2<T>(c[0][2], c[0][3]), pack2<T>(c[1][0], c[1][1]), pack2<T>(c[1][2], c[1][3])};
+    for (int set = 0; set < kSets; ++set)
 #pragma unroll
-    for (int n = 0; n < kDim / 16; ++n) {
-      uint32_t b[4];
-      load_tiles_transposed(b, values + (lane / 8 % 2 * 8 + lane % 8) * kKeyBytes<kDim> + (n * 16 + lane / 16 * 8) * 2);
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        float(&o)[4] = out[2 * n + half];
-        o[0] *= keep[0], o[1] *= keep[0], o[2] *= keep[1], o[3] *= keep[1];
-        mma<T>(o, p[0], p[1], p[2], p[3], b[2 * half], b[2 * half + 1]);
-      }
-    }
+      for (int i = 0; i < 4; ++i) c[set][i] += odd[set][i];
   }
 
-  /// To shared memory: sums of all rows of the group, then maxima and totals. `to` is this warp's [16][kDim], `scalars` its [16][2].
-  __device__ __forceinline__ void store(float* to, float* scalars, int lane) {
+  /// Scores with everything that may be added to them, as exponents of 2; -inf where the key is not visible.
+  __device__ __forceinline__ void mask(float (&c)[kSets][4], int slot, const Visible& visible, const AttentionScalars& a, int first_head,
+                                       int group, int lane) const {
 #pragma unroll
-    for (int r = 0; r < 2; ++r) {
-      const int row = lane / 4 + 8 * r;
-      sum[r] = row_sum(sum[r]);
-      if (lane % 4 == 0) scalars[2 * row] = max[r], scalars[2 * row + 1] = sum[r];
+    for (int set = 0; set < kSets; ++set)
 #pragma unroll
-      for (int n = 0; n < kDim / 8; ++n)
-        *reinterpret_cast<float2*>(to + row * kDim + n * 8 + lane % 4 * 2) = {out[n][2 * r], out[n][2 * r + 1]};
-    }
+      for (int i = 0; i < 4; ++i) {
+        const int s = slot + lane / 4 + i / 2 * 8, head = min(8 * set + lane % 4 * 2 + i % 2, group - 1);
+        float x = c[set][i] * a.scale;
+        if (a.softcap != 0.0f) x = a.softcap * tanhf(x / a.softcap);
+        if (a.alibi != nullptr) x -= a.alibi[first_head + head] * fabsf(static_cast<float>(visible.slot - s));
+        c[set][i] = s >= visible.first && s < visible.last ? x * kLog2E : -INFINITY;
+      }
+  }
+
+  __device__ __forceinline__ void rescale(const float (&keep)[kSets][2]) {
+#pragma unroll
+    for (int set = 0; set < kSets; ++set)
+#pragma unroll
+      for (auto& o : out[set]) o[0] *= keep[set][0], o[1] *= keep[set][1], o[2] *= keep[set][0], o[3] *= keep[set][1];
+  }
+
+  /// To shared memory: this warp's [group][kDim] sums and [16][2] maxima and totals.
+  __device__ __forceinline__ void store(float* sums, float* scalars, int group, int lane) {
+#pragma unroll
+    for (int set = 0; set < kSets; ++set)
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        float total = sum[set][j];
+#pragma unroll
+        for (int distance = 4; distance < 32; distance *= 2) total += __shfl_xor_sync(0xFFFFFFFFu, total, distance);
+        const int head = 8 * set + lane % 4 * 2 + j;
+        if (head >= group) continue;
+        if (lane < 4) scalars[2 * head] = max[set][j], scalars[2 * head + 1] = total;
+#pragma unroll
+        for (int n = 0; n < kDim / 16; ++n)
+#pragma unroll
+          for (int r = 0; r < 2; ++r) sums[head * kDim + n * 16 + r * 8 + lane / 4] = out[set][n][2 * r + j];
+      }
   }
 };
 

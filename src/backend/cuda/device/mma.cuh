@@ -43,6 +43,14 @@ __device__ __forceinline__ void load_tiles_transposed(uint32_t (&r)[4], uint32_t
                : "memory");
 }
 
+/// The 8x8 tile of 16-bit elements that the warp holds, transposed: lane l has elements 2 (l % 4) and the next of row l / 4, before and
+/// after.
+__device__ __forceinline__ uint32_t transposed(uint32_t tile) {
+  uint32_t r;
+  asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(r) : "r"(tile));
+  return r;
+}
+
 /// Two floats as neighbouring 16-bit elements, `low` first.
 template <typename T>
 __device__ __forceinline__ uint32_t pack2(float low, float high);

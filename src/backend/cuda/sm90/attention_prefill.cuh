@@ -1,8 +1,8 @@
 // attention_prefill.cuh - FlashAttention for Hopper: O = softmax(scale Q K^T) V for a tile of query rows at a time.
 //
-// A block is one producer warp (one lane a box of keys) and two or three consumer warpgroups of 64 query rows each. The producer keeps a
-// ring of K and V tiles full through the copy engine. A consumer holds its scores, weights and output in registers and walks the keys from
-// the right:
+// A block is two producer warps (one lane a box) and two or three consumer warpgroups of 64 query rows each. The producers keep a ring of K
+// tiles and one of V tiles full through the copy engine. A consumer holds its scores, weights and output in registers and walks the keys
+// from the right:
 //     S(n-1) = Q K(n-1)^T   issued, not awaited           tensor cores
 //     O     += P(n) V(n)    issued, not awaited           tensor cores
 //     P(n-1) = softmax(S(n-1)) while O's product runs     multi-function unit
@@ -303,14 +303,17 @@ __global__ void __launch_bounds__(Traits::kThreads, 1) attention_prefill_kernel(
     shared.keys.init(kConsumerWarps);
     shared.values.init(kConsumerWarps);
     shared.queries.init(kConsumerWarps);
-    shared.tiles.init(kConsumerWarps);
+    shared.tiles.init(kConsumerWarps + 1);  // And the warp that loads values.
     fence_barrier_init();
   }
   __syncthreads();
   const int warpgroup = uniform(threadIdx.x / 128);
   if (warpgroup == 0) {
     give_up_registers<Traits::kProducerRegisters>();
-    if (threadIdx.x < 32) produce(p, shared);
+    if (threadIdx.x < 32)
+      produce_keys(p, shared, threadIdx.x);
+    else if (threadIdx.x < 64)
+      produce_values(p, shared, threadIdx.x - 32);
   } else {
     take_registers<Traits::kConsumerRegisters>();
     Consumer<Traits> consumer{shared, p, warpgroup - 1, static_cast<int>(threadIdx.x % 128)};

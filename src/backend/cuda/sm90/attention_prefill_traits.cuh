@@ -1,9 +1,9 @@
 // attention_prefill_traits.cuh - tile sizes of the Hopper prefill kernel, what follows from them, and what blocks share.
 #pragma once
 
+#include "backend/cuda/device/tma.cuh"
 #include "backend/cuda/sm90/pipeline.cuh"
 #include "backend/cuda/sm90/schedule.cuh"
-#include "backend/cuda/sm90/tma.cuh"
 
 namespace minillm::cuda::sm90 {
 

@@ -1,5 +1,7 @@
-// attention_producer.cuh - the warp that keeps the Hopper attention kernel fed: it draws query tiles and copies queries, keys and values
-// through the copy engine, one lane a box. Pages become boxes of 64 columns by the keys that a page and a key tile have in common.
+// attention_producer.cuh - the two warps that keep the Hopper attention kernel fed through the copy engine, one lane a box: one draws query
+// tiles and copies queries and keys, the other copies values, so that neither kind of box waits for a stage of the other kind, and the
+// many small boxes of short pages are issued from two sides. Pages become boxes of 64 columns by the keys that a page and a key tile have
+// in common.
 #pragma once
 
 #include "backend/cuda/sm90/attention_prefill_traits.cuh"
@@ -56,13 +58,12 @@ struct KeyBox {
   }
 };
 
-/// The producer: one warp, which draws tiles and keeps the rings full.
+/// The first warp: draws tiles, and loads queries and keys.
 template <typename Traits>
-__device__ __forceinline__ void produce(const PrefillParams& p, PrefillShared<Traits>& shared) {
-  Cursor<Traits::kStages> key_at, value_at;
+__device__ __forceinline__ void produce_keys(const PrefillParams& p, PrefillShared<Traits>& shared, int lane) {
+  Cursor<Traits::kStages> key_at;
   Cursor<1> query_at;
   Cursor<2> work_at;
-  const int lane = threadIdx.x;
   int index = blockIdx.x;
   while (true) {
     const PrefillTile tile = tile_at<Traits>(p, index);
@@ -74,8 +75,8 @@ __device__ __forceinline__ void produce(const PrefillParams& p, PrefillShared<Tr
     work_at.advance();
     if (tile.n_rows == 0) break;
 
+    // Queries go behind the first keys, whose stage is often free before theirs. Pages are looked up one tile ahead.
     const KeyBox<Traits> box(p, tile, lane);
-    // In the order of use: scores run one key tile ahead of the output, so keys go first. Pages are looked up one tile earlier still.
     int n = key_tiles<Traits>(tile) - 1;
     auto now = box.place(n), next = box.place(n - 1);
     if (n >= 0) box.load(shared.keys, key_at, &p.k, shared.k[key_at.stage], now);
@@ -87,14 +88,11 @@ __device__ __forceinline__ void produce(const PrefillParams& p, PrefillShared<Tr
         load_box(&p.q, shared.q + column * Traits::kRows * 128, query_full, column * kBoxColumns, tile.head, tile.row, tile.batch);
     }
     query_at.advance();
-    for (; n > 0; --n) {
-      const auto after = box.place(n - 2);
-      box.load(shared.keys, key_at, &p.k, shared.k[key_at.stage], next);
-      box.load(shared.values, value_at, &p.v, shared.v[value_at.stage], now);
+    for (--n; n >= 0; --n) {
       now = next;
-      next = after;
+      next = box.place(n - 1);
+      box.load(shared.keys, key_at, &p.k, shared.k[key_at.stage], now);
     }
-    if (n == 0) box.load(shared.values, value_at, &p.v, shared.v[value_at.stage], now);
     if (lane == 0) index = gridDim.x + atomicAdd(&p.tickets[0], 1);
     index = __shfl_sync(0xFFFFFFFFu, index, 0);
   }
@@ -104,6 +102,29 @@ __device__ __forceinline__ void produce(const PrefillParams& p, PrefillShared<Tr
   if (atomicAdd(&p.tickets[1], 1) == static_cast<int>(gridDim.x) - 1) {
     p.tickets[0] = 0;
     p.tickets[1] = 0;
+  }
+}
+
+/// The second warp: values of the tiles that the first one drew.
+template <typename Traits>
+__device__ __forceinline__ void produce_values(const PrefillParams& p, PrefillShared<Traits>& shared, int lane) {
+  Cursor<Traits::kStages> value_at;
+  Cursor<2> work_at;
+  while (true) {
+    shared.tiles.wait_full(work_at);
+    const PrefillTile tile = shared.tile[work_at.stage];
+    __syncwarp();  // Every lane has read.
+    if (lane == 0) shared.tiles.release(work_at);
+    work_at.advance();
+    if (tile.n_rows == 0) return;
+    const KeyBox<Traits> box(p, tile, lane);
+    int n = key_tiles<Traits>(tile) - 1;
+    auto now = box.place(n);
+    for (; n >= 0; --n) {
+      const auto next = box.place(n - 1);
+      box.load(shared.values, value_at, &p.v, shared.v[value_at.stage], now);
+      now = next;
+    }
   }
 }
 

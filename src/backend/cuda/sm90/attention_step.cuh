@@ -11,21 +11,6 @@
 
 namespace minillm::cuda::sm90 {
 
-/// A map of 16-bit elements with dimensions sizes[0] (contiguous) to sizes[3]; strides in elements; boxes of 64 x 1 x 1 x 1, but for
-/// `rows` along dimension `row_dim`.
-inline CUtensorMap make_map(const void* data, const int64_t (&sizes)[4], const int64_t (&strides)[3], int row_dim, int rows) {
-  CUtensorMap map;
-  cuuint64_t dims[4], bytes[3];
-  cuuint32_t box[4] = {kBoxColumns, 1, 1, 1}, unit[4] = {1, 1, 1, 1};
-  for (int i = 0; i < 4; ++i) dims[i] = static_cast<cuuint64_t>(sizes[i]);
-  for (int i = 0; i < 3; ++i) bytes[i] = static_cast<cuuint64_t>(strides[i]) * 2;
-  box[row_dim] = static_cast<cuuint32_t>(rows);
-  MINILLM_DRIVER(driver().encode_map(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<void*>(data), dims, bytes, box, unit,
-                                     CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                                     CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE));
-  return map;
-}
-
 template <typename Traits>
 void launch_step(const StepAttention& s, cudaStream_t stream) {
   constexpr size_t kL2Bytes = size_t{32} << 20;  // What a group of heads may keep in L2.
@@ -34,12 +19,12 @@ void launch_step(const StepAttention& s, cudaStream_t stream) {
   const int64_t d = a.head_dim;
   PrefillParams p{};
   p.box_keys = static_cast<int>(std::gcd(cache.page_tokens, Traits::kKeys));
-  p.q = make_map(s.q, {d, a.n_heads, s.n_rows, 1}, {d, d * a.n_heads, d * a.n_heads * s.n_rows}, 2, Traits::kRows);
-  p.out = make_map(s.out, {d, a.n_heads, s.n_rows, 1}, {d, d * a.n_heads, d * a.n_heads * s.n_rows}, 2, 64);
+  p.q = box_map(s.q, {d, a.n_heads, s.n_rows, 1}, {d, d * a.n_heads, d * a.n_heads * s.n_rows}, 2, Traits::kRows);
+  p.out = box_map(s.out, {d, a.n_heads, s.n_rows, 1}, {d, d * a.n_heads, d * a.n_heads * s.n_rows}, 2, 64);
   const int64_t sizes[4] = {d, cache.page_tokens, a.n_kv_heads, cache.n_pages};
   const int64_t strides[3] = {cache.token_stride, cache.head_stride, cache.page_stride};
-  p.k = make_map(cache.keys, sizes, strides, 1, p.box_keys);
-  p.v = make_map(cache.values, sizes, strides, 1, p.box_keys);
+  p.k = box_map(cache.keys, sizes, strides, 1, p.box_keys);
+  p.v = box_map(cache.values, sizes, strides, 1, p.box_keys);
   p.lse = s.lse;
   p.tickets = s.tickets;
   const auto bytes_a_head = static_cast<size_t>(s.max_keys * d * 4 * a.n_kv_heads / a.n_heads);

@@ -3,7 +3,7 @@
 // Cursor: the stage, and the parity that flips each time round. A producer's first round finds every stage empty.
 #pragma once
 
-#include "backend/cuda/sm90/barrier.cuh"
+#include "backend/cuda/device/barrier.cuh"
 
 namespace minillm::cuda::sm90 {
 

@@ -12,7 +12,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "backend/cuda/sm90/barrier.cuh"
+#include "backend/cuda/device/barrier.cuh"
 
 namespace minillm::cuda::sm90 {
 

@@ -6,9 +6,9 @@
 
 #include <cuda.h>
 
-#include "backend/cuda/sm90/barrier.cuh"
+#include "backend/cuda/device/barrier.cuh"
 
-namespace minillm::cuda::sm90 {
+namespace minillm::cuda {
 
 constexpr int kBoxColumns = 64;  ///< 16-bit elements in 128 bytes, the widest swizzle.
 
@@ -22,6 +22,17 @@ __device__ __forceinline__ void load_box(const CUtensorMap* map, void* to, Barri
                : "memory");
 }
 
+/// The same for memory that is read once: it is the first to leave the L2 cache.
+__device__ __forceinline__ void load_box_once(const CUtensorMap* map, void* to, Barrier& barrier, int column, int head, int row,
+                                              int batch) {
+  constexpr uint64_t kEvictFirst = 0x12F0000000000000;  // As createpolicy.fractional.L2::evict_first encodes it.
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1, {%3, %4, %5, %6}], [%2], "
+      "%7;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(&barrier.word)), "r"(column), "r"(head), "r"(row), "r"(batch), "l"(kEvictFirst)
+      : "memory");
+}
+
 /// Copies the box from shared memory; part of the calling thread's current group of stores.
 __device__ __forceinline__ void store_box(const CUtensorMap* map, const void* from, int column, int head, int row, int batch) {
   asm volatile("cp.async.bulk.tensor.4d.global.shared::cta.tile.bulk_group [%0, {%2, %3, %4, %5}], [%1];" ::"l"(map),
@@ -32,4 +43,4 @@ __device__ __forceinline__ void commit_stores() { asm volatile("cp.async.bulk.co
 /// Waits until the committed stores have read their shared memory.
 __device__ __forceinline__ void wait_stores_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
 
-}  // namespace minillm::cuda::sm90
+}  // namespace minillm::cuda
