@@ -1,4 +1,7 @@
 // few_tokens.cu - products of 1 to 64 tokens with bf16 and quantised weights: which format, and how much scratch.
+#include <cstdio>
+#include <cstdlib>
+
 #include "backend/cuda/check.h"
 #include "backend/cuda/few_tokens_launch.cuh"
 
@@ -10,6 +13,23 @@ int multiprocessors() {
   MINILLM_CUDA(cudaDeviceGetAttribute(&n, cudaDevAttrMultiProcessorCount, device));
   return n;
 }
+
+bool has_copy_engine() {
+  int device = 0, major = 0;
+  MINILLM_CUDA(cudaGetDevice(&device));
+  MINILLM_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
+  return major >= 9;
+}
+
+static RingTuning from_environment() {
+  RingTuning t;
+  const char* text = std::getenv("MINILLM_RING");
+  int on = 1;
+  if (text != nullptr) std::sscanf(text, "%d,%d,%d,%d,%d", &on, &t.shared, &t.most_resident, &t.in_flight_bytes, &t.most_stages);
+  t.on = on != 0;
+  return t;
+}
+RingTuning ring_tuning = from_environment();
 
 bool takes_few_tokens(const DeviceTensor& w) { return w.codes != DeviceTensor::Codes::kF32 && w.codes != DeviceTensor::Codes::kF16; }
 

@@ -26,6 +26,14 @@ __device__ __forceinline__ uint32_t word_of(const uint4& v, int i) { return i ==
 template <Format kFormat>
 struct WeightStage;
 
+/// A stage of shared memory (few_tokens_ring.cuh): eight units of a tile. Quantised: codes, scales and offsets, each as in device memory.
+struct StageLayout {
+  int scales_at = 0, offsets_at = 0;  ///< In bytes.
+};
+constexpr int kStageUnits = 8;
+/// bf16: 512 columns a row, and 64 bytes of padding, which lets the eight lanes of a phase of a 16-byte read meet all banks.
+constexpr int kStageColumns = kStageUnits * 64, kStageRowBytes = kStageColumns * 2 + 64;
+
 template <>
 struct WeightStage<Format::kBF16> {
   static constexpr int kColumns = 64, kChunks = 2;
@@ -42,6 +50,17 @@ struct WeightStage<Format::kBF16> {
         rows[half][chunk] = k < w.stride ? __ldcs(reinterpret_cast<const uint4*>(from + k)) : uint4{};
       }
     }
+  }
+  /// From a stage of shared memory, whose rows are kStageRowBytes apart and begin with a unit that is a multiple of eight.
+  __device__ __forceinline__ void load_shared(const unsigned char* stage, const StageLayout&, const DeviceTensor& w, int unit, int lane) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+      for (int chunk = 0; chunk < kChunks; ++chunk) {
+        const int k = unit * kColumns + chunk * 32 + lane % 4 * 8;
+        const unsigned char* from = stage + (half * 8 + lane / 4) * kStageRowBytes + k % kStageColumns * 2;
+        rows[half][chunk] = k < w.stride ? *reinterpret_cast<const uint4*>(from) : uint4{};
+      }
   }
   template <int kNTiles, typename Inputs>
   __device__ __forceinline__ void multiply(float (&acc)[kNTiles][4], const DeviceTensor&, Inputs&& inputs) const {
@@ -63,11 +82,11 @@ template <int kGroups>
 struct UnitScales {
   uint4 raw[2][kGroups / 4];  ///< Floats, or halves in the first words.
 
-  __device__ __forceinline__ void load(const void* scales, bool half_scales, const DeviceTensor& w, int64_t tile, int unit, int lane) {
-    const int64_t first = (tile * (w.stride / kUnitColumns) + unit) * kTileRows + lane / 4;
+  /// `unit`: counted from `scales`.
+  __device__ __forceinline__ void load(const void* scales, bool half_scales, int64_t unit, int lane) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int64_t at = (first + half * 8) * kGroups;
+      const int64_t at = (unit * kTileRows + half * 8 + lane / 4) * kGroups;
       if (half_scales) {
         const uint2 pair = *reinterpret_cast<const uint2*>(static_cast<const __half*>(scales) + at);
         raw[half][0].x = pair.x, raw[half][0].y = pair.y;
@@ -109,11 +128,21 @@ struct WeightStage<Format::kNibbles> {
   UnitScales<4> scales, offsets;
 
   __device__ __forceinline__ void load(const DeviceTensor& w, int64_t tile, int unit, int lane) {
-    const auto* from = static_cast<const uint4*>(w.data) + (tile * (w.stride / kUnitColumns) + unit) * 64 + lane;
+    const int64_t at = tile * (w.stride / kUnitColumns) + unit;
+    const auto* from = static_cast<const uint4*>(w.data) + at * 64 + lane;
     codes[0] = __ldcs(from);
     codes[1] = __ldcs(from + 32);
-    scales.load(w.scale, w.half_scales, w, tile, unit, lane);
-    if (w.offset != nullptr) offsets.load(w.offset, w.half_scales, w, tile, unit, lane);
+    scales.load(w.scale, w.half_scales, at, lane);
+    if (w.offset != nullptr) offsets.load(w.offset, w.half_scales, at, lane);
+  }
+  __device__ __forceinline__ void load_shared(const unsigned char* stage, const StageLayout& layout, const DeviceTensor& w, int unit,
+                                              int lane) {
+    const int at = unit % kStageUnits;
+    const auto* from = reinterpret_cast<const uint4*>(stage) + at * 64 + lane;
+    codes[0] = from[0];
+    codes[1] = from[32];
+    scales.load(stage + layout.scales_at, w.half_scales, at, lane);
+    if (w.offset != nullptr) offsets.load(stage + layout.offsets_at, w.half_scales, at, lane);
   }
   template <int kNTiles, typename Inputs>
   __device__ __forceinline__ void multiply(float (&acc)[kNTiles][4], const DeviceTensor& w, Inputs&& inputs) const {
@@ -164,11 +193,21 @@ struct ByteStage {
   UnitScales<kGroups> scales, offsets;
 
   __device__ __forceinline__ void load(const DeviceTensor& w, int64_t tile, int unit, int lane) {
-    const auto* from = static_cast<const uint4*>(w.data) + (tile * (w.stride / kUnitColumns) + unit) * 128 + lane;
+    const int64_t at = tile * (w.stride / kUnitColumns) + unit;
+    const auto* from = static_cast<const uint4*>(w.data) + at * 128 + lane;
 #pragma unroll
     for (int i = 0; i < 4; ++i) codes[i / 2][i % 2] = __ldcs(from + 32 * i);
-    scales.load(w.scale, w.half_scales, w, tile, unit, lane);
-    if (w.offset != nullptr) offsets.load(w.offset, w.half_scales, w, tile, unit, lane);
+    scales.load(w.scale, w.half_scales, at, lane);
+    if (w.offset != nullptr) offsets.load(w.offset, w.half_scales, at, lane);
+  }
+  __device__ __forceinline__ void load_shared(const unsigned char* stage, const StageLayout& layout, const DeviceTensor& w, int unit,
+                                              int lane) {
+    const int at = unit % kStageUnits;
+    const auto* from = reinterpret_cast<const uint4*>(stage) + at * 128 + lane;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) codes[i / 2][i % 2] = from[32 * i];
+    scales.load(stage + layout.scales_at, w.half_scales, at, lane);
+    if (w.offset != nullptr) offsets.load(stage + layout.offsets_at, w.half_scales, at, lane);
   }
   template <int kNTiles, typename Inputs>
   __device__ __forceinline__ void multiply(float (&acc)[kNTiles][4], const DeviceTensor& w, Inputs&& inputs) const {
