@@ -1,6 +1,6 @@
 // step_bench.cu - the kernels of a decode step in the order of a model's layers, over random weights that the GPU makes itself, as one
 // CUDA graph. Usage: step_bench SHAPE FORMAT BATCH CONTEXT [VARIANT...]; SHAPE 1b, 8b or smol; FORMAT bf16, q4_0 or q8_0; a VARIANT is
-// the value of ring_tuning's fields, "off" for the kernels without a ring. Variants are timed by turns, after their hidden states and
+// the value of chain_tuning's fields, "off" for single products. Variants are timed by turns, after their hidden states and
 // logits have been compared bit for bit with the first one's. One JSON line each: the median step, the bytes it must read per second,
 // the same for each kind of product alone (a graph of all layers), and the read and copy rates of the same minute.
 #include <algorithm>
@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "backend/cuda/check.h"
-#include "backend/cuda/few_tokens_launch.cuh"
+#include "backend/cuda/product_chain_launch.cuh"
 #include "backend/cuda/operations.h"
 
 namespace {
@@ -157,35 +157,45 @@ struct Model {
     p.epilogue = epilogue, p.split_inputs = batch > 1 ? split : nullptr;
     return p;
   }
-  void run_qkv(int64_t i, cudaStream_t t) const {
-    few_token_product(product(layers[static_cast<size_t>(i)].qkv, x, true, qkv, layers[0].qkv.rows, Epilogue::kStore), t);
+  FewTokenProduct qkv_of(int64_t i) const { return product(layers[static_cast<size_t>(i)].qkv, x, true, qkv, layers[0].qkv.rows, Epilogue::kStore); }
+  FewTokenProduct output_of(int64_t i) const { return product(layers[static_cast<size_t>(i)].output, attended, false, x, s.width, Epilogue::kAdd); }
+  FewTokenProduct gate_up_of(int64_t i) const {
+    FewTokenProduct p = product(layers[static_cast<size_t>(i)].gate_up, x, true, nullptr, 0, Epilogue::kGated);
+    p.split_out = split_gated, p.next = layers[static_cast<size_t>(i)].down;
+    return p;
+  }
+  FewTokenProduct down_of(int64_t i) const {
+    FewTokenProduct p = product(layers[static_cast<size_t>(i)].down, nullptr, false, x, s.width, Epilogue::kAdd);
+    p.split_inputs = split_gated, p.is_split = true;
+    return p;
+  }
+  FewTokenProduct head_of() const { return product(head, x, true, logits, s.vocab, Epilogue::kStore); }
+  void run(std::vector<FewTokenProduct> products, cudaStream_t t) const {
+    for (FewTokenProduct& p : products) {
+#ifdef MINILLM_STAMPS
+      p.stamp = next_stamp == nullptr ? nullptr : next_stamp += 8;
+#endif
+      if (!chained) few_token_product(p, t);
+    }
+    if (chained) product_chain(products, barrier, t);
   }
   void run_attention(int64_t i, cudaStream_t t) const {
     const AppendInputs in{qkv, nullptr, nullptr, nullptr, angles,
                           {scalars.n_heads, scalars.n_kv_heads, scalars.head_dim, scalars.head_dim, RopeLayout::kHalves, 1e-5f}};
     append_and_attend(attended, in, layout(i), step, scalars, decode, t);
   }
-  void run_output(int64_t i, cudaStream_t t) const {
-    few_token_product(product(layers[static_cast<size_t>(i)].output, attended, false, x, s.width, Epilogue::kAdd), t);
-  }
-  void run_gate_up(int64_t i, cudaStream_t t) const {
-    FewTokenProduct p = product(layers[static_cast<size_t>(i)].gate_up, x, true, nullptr, 0, Epilogue::kGated);
-    p.split_out = split_gated, p.next = layers[static_cast<size_t>(i)].down;
-    few_token_product(p, t);
-  }
-  void run_down(int64_t i, cudaStream_t t) const {
-    FewTokenProduct p = product(layers[static_cast<size_t>(i)].down, nullptr, false, x, s.width, Epilogue::kAdd);
-    p.split_inputs = split_gated, p.is_split = true;
-    few_token_product(p, t);
-  }
-  void run_head(cudaStream_t t) const { few_token_product(product(head, x, true, logits, s.vocab, Epilogue::kStore), t); }
   void run_step(cudaStream_t t) const {
     embed(x, table, step.tokens, batch, 1.0f, t);
     rope_angles(angles, step.positions, frequencies, batch, s.head / 2, t);
-    for (int64_t i = 0; i < s.layers; ++i) run_qkv(i, t), run_attention(i, t), run_output(i, t), run_gate_up(i, t), run_down(i, t);
-    run_head(t);
+    run({qkv_of(0)}, t);
+    for (int64_t i = 0; i < s.layers; ++i) {
+      run_attention(i, t);
+      run({output_of(i), gate_up_of(i), down_of(i), i + 1 < s.layers ? qkv_of(i + 1) : head_of()}, t);
+    }
     argmax(ids, logits, batch, s.vocab, best, t);
   }
+  bool chained = false;
+  unsigned int* barrier = room<unsigned int>(64);
 };
 
 cudaGraphExec_t capture(cudaStream_t stream, const std::function<void(cudaStream_t)>& work) {
@@ -216,12 +226,10 @@ double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
   return v[v.size() / 2];
 }
-void choose(const std::string& variant) {
-  ring_tuning = RingTuning();
-  if (variant == "off") ring_tuning.on = false;
-  else
-    std::sscanf(variant.c_str(), "%d,%d,%d,%d", &ring_tuning.shared, &ring_tuning.most_resident, &ring_tuning.in_flight_bytes,
-                &ring_tuning.most_stages);
+void choose(const std::string& variant, Model& model) {
+  chain_tuning = ChainTuning();
+  model.chained = variant != "off";
+  std::sscanf(variant.c_str(), "%d,%d", &chain_tuning.shared, &chain_tuning.in_flight);
 }
 uint64_t checksum(const float* device, int64_t n, bool& finite) {
   std::vector<float> host(static_cast<size_t>(n));
@@ -251,7 +259,7 @@ int main(int argc, char** argv) try {
   microseconds(stream, 1, reads), microseconds(stream, 1, copies);
   const double read_gb_s = 2e-3 * kRead / microseconds(stream, 3, reads), copy_gb_s = 2e-3 * kRead / microseconds(stream, 3, copies);
   MINILLM_CUDA(cudaFree(memory));
-  const Model model(kShapes.at(argv[1]), argv[2], std::atoi(argv[3]), std::atoi(argv[4]));
+  Model model(kShapes.at(argv[1]), argv[2], std::atoi(argv[3]), std::atoi(argv[4]));
   MINILLM_CUDA(cudaDeviceSynchronize());
   struct Run {
     cudaGraphExec_t step;
@@ -263,16 +271,45 @@ int main(int argc, char** argv) try {
   uint64_t first[2] = {};
   const int64_t layers = model.s.layers;
   const std::function<void(cudaStream_t)> kinds[6] = {
-      [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run_qkv(i, t); },
+      [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run({model.qkv_of(i)}, t); },
       [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run_attention(i, t); },
-      [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run_output(i, t); },
-      [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run_gate_up(i, t); },
-      [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run_down(i, t); },
-      [&](cudaStream_t t) { model.run_head(t), model.run_head(t); }};
+      [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run({model.output_of(i)}, t); },
+      [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run({model.gate_up_of(i)}, t); },
+      [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run({model.down_of(i)}, t); },
+      [&](cudaStream_t t) { model.run({model.head_of()}, t), model.run({model.head_of()}, t); }};
   for (size_t v = 0; v < variants.size(); ++v) {
-    choose(variants[v]);
+    choose(variants[v], model);
     Run run{};
     run.finite = true;
+#ifdef MINILLM_STAMPS
+    static auto* stamp_memory = room<unsigned long long>(8 * 4096);
+    next_stamp = stamp_memory;
+#endif
+#ifdef MINILLM_STAMPS
+    const cudaGraphExec_t stamped = capture(stream, [&](cudaStream_t t) { model.run_step(t); });
+    if (std::getenv("STAMPS") != nullptr) {
+      const auto n = static_cast<size_t>(next_stamp - stamp_memory) / 8 + 1;
+      std::vector<unsigned long long> host(8 * n);
+      for (int i = 0; i < 5; ++i) MINILLM_CUDA(cudaGraphLaunch(stamped, stream));
+      MINILLM_CUDA(cudaStreamSynchronize(stream));
+      for (size_t i = 0; i < 8 * n; ++i) host[i] = i % 8 < 4 ? ~0ull : 0;
+      MINILLM_CUDA(cudaMemcpy(stamp_memory, host.data(), host.size() * 8, cudaMemcpyHostToDevice));
+      MINILLM_CUDA(cudaGraphLaunch(stamped, stream));
+      MINILLM_CUDA(cudaStreamSynchronize(stream));
+      MINILLM_CUDA(cudaMemcpy(host.data(), stamp_memory, host.size() * 8, cudaMemcpyDeviceToHost));
+      std::printf("%s\n", variants[v].c_str());
+      const char* names[5] = {"qkv", "att", "out", "gup", "dwn"};
+      unsigned long long zero = host[8 * (1 + 5 * 6) + 7 - 8];
+      for (size_t k = 1 + 5 * 6; k < 1 + 5 * 9; ++k) {
+        std::fflush(stdout);
+        std::printf("  %s", names[(k - 1) % 5]);
+        for (int e = 0; e < 4; ++e)
+          std::printf("  %7.2f-%7.2f", 1e-3 * static_cast<double>(static_cast<long long>(host[8 * k + e] - zero)), 1e-3 * static_cast<double>(static_cast<long long>(host[8 * k + 4 + e] - zero)));
+        std::printf("\n");
+      }
+    }
+    next_stamp = nullptr;
+#endif
     run.step = capture(stream, [&](cudaStream_t t) { model.run_step(t); });
     MINILLM_CUDA(cudaGraphLaunch(run.step, stream));
     MINILLM_CUDA(cudaStreamSynchronize(stream));

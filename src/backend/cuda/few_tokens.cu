@@ -1,7 +1,4 @@
 // few_tokens.cu - products of 1 to 64 tokens with bf16 and quantised weights: which format, and how much scratch.
-#include <cstdio>
-#include <cstdlib>
-
 #include "backend/cuda/check.h"
 #include "backend/cuda/few_tokens_launch.cuh"
 
@@ -14,23 +11,6 @@ int multiprocessors() {
   return n;
 }
 
-bool has_copy_engine() {
-  int device = 0, major = 0;
-  MINILLM_CUDA(cudaGetDevice(&device));
-  MINILLM_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-  return major >= 9;
-}
-
-static RingTuning from_environment() {
-  RingTuning t;
-  const char* text = std::getenv("MINILLM_RING");
-  int on = 1;
-  if (text != nullptr) std::sscanf(text, "%d,%d,%d,%d,%d", &on, &t.shared, &t.most_resident, &t.in_flight_bytes, &t.most_stages);
-  t.on = on != 0;
-  return t;
-}
-RingTuning ring_tuning = from_environment();
-
 bool takes_few_tokens(const DeviceTensor& w) { return w.codes != DeviceTensor::Codes::kF32 && w.codes != DeviceTensor::Codes::kF16; }
 
 size_t split_input_bytes(int64_t n_tokens, int64_t cols) {
@@ -38,7 +18,14 @@ size_t split_input_bytes(int64_t n_tokens, int64_t cols) {
          static_cast<size_t>(n_tokens) * sizeof(float);
 }
 
+#ifdef MINILLM_STAMPS
+unsigned long long* next_stamp = nullptr;
+void few_token_product(const FewTokenProduct& q, cudaStream_t stream) {
+  FewTokenProduct p = q;
+  p.stamp = next_stamp == nullptr ? nullptr : next_stamp += 8;
+#else
 void few_token_product(const FewTokenProduct& p, cudaStream_t stream) {
+#endif
   if (p.n_tokens == 0 || p.w.rows == 0) return;
   if (p.n_tokens > kFewTokens) throw Error(ErrorCode::kInternal, "few_token_product: ", p.n_tokens, " tokens, at most ", kFewTokens);
   switch (p.w.codes) {

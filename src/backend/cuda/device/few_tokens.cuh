@@ -20,7 +20,8 @@ constexpr int kProductWarps = 8, kWideProductWarps = 16;  ///< Wide: for long ro
 constexpr int kSplitThreads = 32 * kProductWarps;
 
 /// The part of a row that a thread works on at a time: float4 number threadIdx.x + i * kThreads. All loads are issued before the first
-/// is used: a row comes from L2, and one wait for each of its elements would take longer than the weights.
+/// is used: a row comes from L2, and one wait for each of its elements would take longer than the weights. Past the L1 cache, which may
+/// hold what a row was before the last product of a chain.
 constexpr int kRowBatch = 2;
 template <int kThreads, int kBatch>
 __device__ __forceinline__ void load_batch(float4 (&batch)[kBatch], const float* x, int64_t n, int64_t first) {
@@ -28,9 +29,10 @@ __device__ __forceinline__ void load_batch(float4 (&batch)[kBatch], const float*
   for (int i = 0; i < kBatch; ++i) {
     const int64_t at = 4 * (first + threadIdx.x + i * kThreads);
     if (at + 3 < n && reinterpret_cast<uintptr_t>(x) % 16 == 0) {
-      batch[i] = *reinterpret_cast<const float4*>(x + at);
+      batch[i] = __ldcg(reinterpret_cast<const float4*>(x + at));
     } else {
-      batch[i] = {at < n ? x[at] : 0.0f, at + 1 < n ? x[at + 1] : 0.0f, at + 2 < n ? x[at + 2] : 0.0f, at + 3 < n ? x[at + 3] : 0.0f};
+      batch[i] = {at < n ? __ldcg(x + at) : 0.0f, at + 1 < n ? __ldcg(x + at + 1) : 0.0f, at + 2 < n ? __ldcg(x + at + 2) : 0.0f,
+                  at + 3 < n ? __ldcg(x + at + 3) : 0.0f};
     }
   }
 }
@@ -135,7 +137,7 @@ template <int kMTiles>
 __device__ __forceinline__ float residual_of(const FewTokenProduct& p, int64_t group) {
   const int i = threadIdx.x, row = i % kTileRows, m = i / kTileRows % kMTiles, token = i / (kMTiles * kTileRows);
   const int64_t n = (group * kMTiles + m) * kTileRows + row;
-  return p.epilogue == Epilogue::kAdd && token < p.n_tokens && n < p.w.rows ? p.out[token * p.out_stride + p.w.first_row + n] : 0.0f;
+  return p.epilogue == Epilogue::kAdd && token < p.n_tokens && n < p.w.rows ? __ldcg(p.out + token * p.out_stride + p.w.first_row + n) : 0.0f;
 }
 
 /// Adds the kSums partial sums of the tiles of `group` and applies the norm's factor and the epilogue. `sums`: [part][tile][row][token].
@@ -200,18 +202,22 @@ __global__ void __launch_bounds__(32 * kWarps, (kProductBlocks<kNTiles, kMTiles,
 #pragma unroll
   for (int d = 0; d < kDepth; ++d) load(stages[d], blockIdx.x, warp + d * kWarps);
   let_successor_start();
+  if (threadIdx.x == 0) STAMP(p.stamp, 0);
   touch_parameters(p);
   if constexpr (kOneToken) {
     float4 weights[kRowBatch];
     if (p.norm != nullptr) load_batch<32 * kWarps>(weights, p.norm, p.w.cols, 0);
     wait_for_predecessor();
+    if (threadIdx.x == 0) STAMP(p.stamp, 1);
     const float sum = warp_sum(split_row<kFormat, 32 * kWarps>(reinterpret_cast<__nv_bfloat16*>(split), 64, p.x, p.norm, weights, p.w.cols,
                                                                int64_t{n_units} * Stage::kColumns));
     if (lane == 0) squares[warp] = sum;
     __syncthreads();
   } else {
     wait_for_predecessor();
+    if (threadIdx.x == 0) STAMP(p.stamp, 1);
   }
+  if (threadIdx.x == 0) STAMP(p.stamp, 2);
   const auto inputs = [&](int chunk, int n) -> uint4 {
     const int column = lane / 4;
     if constexpr (kOneToken) return column < 2 ? reinterpret_cast<const uint4*>(split)[(chunk * 2 + column) * 4 + lane % 4] : uint4{};
@@ -266,6 +272,7 @@ __global__ void __launch_bounds__(32 * kWarps, (kProductBlocks<kNTiles, kMTiles,
     __syncthreads();  // Before anyone writes `mine` again there is another one of these.
     finish_tiles<kNTiles, kMTiles, kWarps, 32 * kWarps, kResidualEarly<kNTiles>>(p, mine, group, before, factor);
   }
+  if (threadIdx.x == 0) STAMP(p.stamp, 3);
 }
 
 }  // namespace minillm::cuda

@@ -26,13 +26,14 @@ __device__ __forceinline__ uint32_t word_of(const uint4& v, int i) { return i ==
 template <Format kFormat>
 struct WeightStage;
 
-/// A stage of shared memory (few_tokens_ring.cuh): eight units of a tile. Quantised: codes, scales and offsets, each as in device memory.
+/// A stage of shared memory (few_tokens_ring.cuh): units of a tile. bf16: rows of kStageRowBytes, not padded, since copies that do not
+/// begin on 128 bytes at both ends are cut in two. Quantised: codes, scales and offsets, each as in device memory.
 struct StageLayout {
   int scales_at = 0, offsets_at = 0;  ///< In bytes.
 };
+template <Format kFormat>
 constexpr int kStageUnits = 8;
-/// bf16: 512 columns a row, and 64 bytes of padding, which lets the eight lanes of a phase of a 16-byte read meet all banks.
-constexpr int kStageColumns = kStageUnits * 64, kStageRowBytes = kStageColumns * 2 + 64;
+constexpr int kStageRowBytes = kStageUnits<Format::kBF16> * 64 * 2;
 
 template <>
 struct WeightStage<Format::kBF16> {
@@ -51,16 +52,21 @@ struct WeightStage<Format::kBF16> {
       }
     }
   }
-  /// From a stage of shared memory, whose rows are kStageRowBytes apart and begin with a unit that is a multiple of eight.
-  __device__ __forceinline__ void load_shared(const unsigned char* stage, const StageLayout&, const DeviceTensor& w, int unit, int lane) {
+  /// From unit `at` of a stage of shared memory. Odd rows take their chunks in the other order: eight lanes then meet all banks.
+  __device__ __forceinline__ void load_shared(const unsigned char* stage, const StageLayout&, const DeviceTensor& w, int unit, int at,
+                                              int lane) {
+    const bool odd = lane / 4 % 2 != 0;
 #pragma unroll
-    for (int half = 0; half < 2; ++half)
+    for (int half = 0; half < 2; ++half) {
+      const unsigned char* from = stage + (half * 8 + lane / 4) * kStageRowBytes + (at * kColumns + lane % 4 * 8) * 2;
+      const uint4 first = *reinterpret_cast<const uint4*>(from + (odd ? 64 : 0)), second = *reinterpret_cast<const uint4*>(from + (odd ? 0 : 64));
+      rows[half][0] = odd ? second : first;
+      rows[half][1] = odd ? first : second;
+    }
+    if ((unit + 1) * kColumns <= w.stride) return;
 #pragma unroll
-      for (int chunk = 0; chunk < kChunks; ++chunk) {
-        const int k = unit * kColumns + chunk * 32 + lane % 4 * 8;
-        const unsigned char* from = stage + (half * 8 + lane / 4) * kStageRowBytes + k % kStageColumns * 2;
-        rows[half][chunk] = k < w.stride ? *reinterpret_cast<const uint4*>(from) : uint4{};
-      }
+    for (int chunk = 0; chunk < kChunks; ++chunk)
+      if (unit * kColumns + chunk * 32 + lane % 4 * 8 >= w.stride) rows[0][chunk] = rows[1][chunk] = uint4{};
   }
   template <int kNTiles, typename Inputs>
   __device__ __forceinline__ void multiply(float (&acc)[kNTiles][4], const DeviceTensor&, Inputs&& inputs) const {
@@ -135,9 +141,8 @@ struct WeightStage<Format::kNibbles> {
     scales.load(w.scale, w.half_scales, at, lane);
     if (w.offset != nullptr) offsets.load(w.offset, w.half_scales, at, lane);
   }
-  __device__ __forceinline__ void load_shared(const unsigned char* stage, const StageLayout& layout, const DeviceTensor& w, int unit,
+  __device__ __forceinline__ void load_shared(const unsigned char* stage, const StageLayout& layout, const DeviceTensor& w, int, int at,
                                               int lane) {
-    const int at = unit % kStageUnits;
     const auto* from = reinterpret_cast<const uint4*>(stage) + at * 64 + lane;
     codes[0] = from[0];
     codes[1] = from[32];
@@ -200,9 +205,8 @@ struct ByteStage {
     scales.load(w.scale, w.half_scales, at, lane);
     if (w.offset != nullptr) offsets.load(w.offset, w.half_scales, at, lane);
   }
-  __device__ __forceinline__ void load_shared(const unsigned char* stage, const StageLayout& layout, const DeviceTensor& w, int unit,
+  __device__ __forceinline__ void load_shared(const unsigned char* stage, const StageLayout& layout, const DeviceTensor& w, int, int at,
                                               int lane) {
-    const int at = unit % kStageUnits;
     const auto* from = reinterpret_cast<const uint4*>(stage) + at * 128 + lane;
 #pragma unroll
     for (int i = 0; i < 4; ++i) codes[i / 2][i % 2] = from[32 * i];
