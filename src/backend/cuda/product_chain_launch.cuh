@@ -10,7 +10,7 @@
 namespace minillm::cuda {
 
 struct ChainTuning {
-  int shared = 200 * 1000, in_flight = 64 * 1024;
+  int shared = 226 * 1024, in_flight = 96 * 1024;
 };
 extern ChainTuning chain_tuning;
 
@@ -25,11 +25,11 @@ ChainProduct plan_product(const FewTokenProduct& p) {
   product.half_tiles = n_tiles / 2;
   product.n_groups = product.gated ? product.half_tiles : n_tiles;
   product.n_units = static_cast<int>((p.w.stride + Stage::kColumns - 1) / Stage::kColumns);
-  product.n_passes = (product.n_units + kStageUnits<kFormat> - 1) / kStageUnits<kFormat>;
+  product.n_passes = (product.n_units + kStageUnits - 1) / kStageUnits;
   if constexpr (kFormat != Format::kBF16) {
-    product.layout.scales_at = kStageUnits<kFormat> * kTileRows * kUnitColumns / (kFormat == Format::kNibbles ? 2 : 1);
+    product.layout.scales_at = kStageUnits * kTileRows * kUnitColumns / (kFormat == Format::kNibbles ? 2 : 1);
     product.layout.offsets_at =
-        product.layout.scales_at + kStageUnits<kFormat> * kTileRows * (kUnitColumns / p.w.group) * (p.w.half_scales ? 2 : 4);
+        product.layout.scales_at + kStageUnits * kTileRows * (kUnitColumns / p.w.group) * (p.w.half_scales ? 2 : 4);
   }
   return product;
 }
@@ -65,7 +65,7 @@ void product_chain_in(std::span<const FewTokenProduct> products, unsigned int* b
     product = plan_product<kFormat>(p);
     chain.stage_bytes = std::max(chain.stage_bytes, stage_weight_bytes<kFormat>(product));
     if (p.is_split)
-      chain.input_bytes = kStageUnits<kFormat> * Stage::kChunks * 128 * n_tokens;
+      chain.input_bytes = kStageUnits * Stage::kChunks * 128 * n_tokens;
     else
       chain.resident_bytes = std::max(chain.resident_bytes, product.n_units * Stage::kColumns * 4 * n_tokens);
   }

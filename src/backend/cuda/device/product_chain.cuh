@@ -3,8 +3,8 @@
 // a pause, into a ring of shared memory, while the multiplying warps wait for each other between two products (grid_barrier).
 // So memory is busy while results go around, which takes 2 to 3 us a product. Needs the bulk copy engine of sm_90.
 // Inputs overtake weights: at most `in_flight` stages are on their way at a time.
-// Work:    a block takes groups of one tile of 16 rows (two, gate and up, where kMTiles is 2); a stage is some units of one tile, one
-//          or two for each warp.
+// Work:    a block takes groups of one tile of 16 rows (two, gate and up, where kMTiles is 2); a stage is eight units of one
+//          tile, one for each warp.
 // Sums:    bit for bit those of few_tokens.cuh: the same units make the same kSums partial sums, added in the same order.
 // Inputs:  computed by each block into shared memory; or, where the product before stored them split, copied stage by stage.
 #pragma once
@@ -15,10 +15,9 @@
 namespace minillm::cuda {
 
 constexpr int kChainProducts = 4, kChainTokens = 8, kMostStages = 16, kInputSlots = 4;
-constexpr int kChainWarps = 8, kChainConsumers = 32 * kChainWarps;  ///< That multiply.
+constexpr int kChainWarps = kStageUnits, kChainConsumers = 32 * kChainWarps;  ///< That multiply.
 constexpr int kWeightCopiers = 4;                                   ///< Warps: one or two alone are slower than the memory.
 constexpr int kChainThreads = kChainConsumers + 32 * (kWeightCopiers + 1);
-constexpr int kChainRegisters = 672;  ///< Threads that a block might have: leaves each 96 registers, and attention's blocks a place beside it.
 constexpr int kChainRowBatch = 4;
 
 struct ChainProduct {
@@ -63,11 +62,12 @@ __device__ __forceinline__ void bulk_copy(void* to, const void* from, uint32_t b
 
 /// Blocks wait for each other; all of them run at once. The word's highest bit flips when the last has arrived, so that it need not be
 /// set back: one block adds what is missing to 2^31. One thread a block calls these, between barriers of the block.
-__device__ __forceinline__ unsigned int grid_arrive(unsigned int* word) {
+/// `copied`: bulk copies will read what was written before.
+__device__ __forceinline__ unsigned int grid_arrive(unsigned int* word, bool copied) {
   const unsigned int mine = blockIdx.x == 0 ? 0x80000000u - (gridDim.x - 1) : 1u;
   unsigned int old;
-  asm volatile("fence.proxy.async;" ::: "memory");
-  asm volatile("fence.acq_rel.gpu;\natom.add.release.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(word), "r"(mine) : "memory");
+  if (copied) asm volatile("fence.proxy.async;" ::: "memory");
+  asm volatile("atom.add.release.gpu.global.u32 %0, [%1], %2;" : "=r"(old) : "l"(word), "r"(mine) : "memory");
   return old;
 }
 __device__ __forceinline__ void grid_wait(unsigned int* word, unsigned int old) {
@@ -118,8 +118,8 @@ struct StageWalk {
   }
   /// Starts the copies of the stage.
   __device__ __forceinline__ void copy(unsigned char* to, sm90::Barrier& full, uint64_t policy) const {
-    const int tile = group + (step & gated) * half_tiles, first = (step >> gated) * kStageUnits<kFormat>,
-              n = min(kStageUnits<kFormat>, n_units - first);
+    const int tile = group + (step & gated) * half_tiles, first = (step >> gated) * kStageUnits,
+              n = min(kStageUnits, n_units - first);
     if constexpr (kFormat == Format::kBF16) {
       const auto bytes = static_cast<uint32_t>(min(int64_t{n} * 128, row_bytes - first * 128));
       const int last = static_cast<int>(min(int64_t{kTileRows}, rows - int64_t{tile} * kTileRows)) - 1;
@@ -181,7 +181,7 @@ __device__ __forceinline__ void copy_inputs(const Chain& chain, ChainBarriers& b
     for (int group = first_group(number); group < product.n_groups; group += static_cast<int>(gridDim.x))
       for (int pass = 0; pass < product.n_passes; ++pass) {
         barriers.inputs_empty[slot].wait(parity ^ 1);
-        const int unit = pass * kStageUnits<kFormat>, n = min(kStageUnits<kFormat>, product.n_units - unit);
+        const int unit = pass * kStageUnits, n = min(kStageUnits, product.n_units - unit);
         const auto bytes = static_cast<uint32_t>(n * kChunks * product.p.n_tokens * 128);
         barriers.inputs[slot].arrive_expecting(bytes);
         bulk_copy(ring + slot * chain.input_bytes,
@@ -207,9 +207,8 @@ template <Format kFormat, int kNTiles, bool kPlain, int kMTiles, int kSums>
 __device__ __forceinline__ void multiply(const Chain& chain, int number, ChainBarriers& barriers, RingReader& reader, float my_factor,
                                          const ChainMemory& memory) {
   using Stage = WeightStage<kFormat>;
-  constexpr int kTokens = 4 * kNTiles, kUnits = kStageUnits<kFormat> / kChainWarps;  // Units of a warp in a stage.
-  constexpr int kParts = kSums / kChainWarps, kSets = kMTiles * kParts;              // Partial sums of a warp.
-  constexpr int kSteps = kMTiles * (kParts > kUnits ? kParts / kUnits : 1);          // Stages after which the sets come in turn again.
+  constexpr int kTokens = 4 * kNTiles, kSets = kMTiles * kSums / kChainWarps;  // Partial sums of a warp; stages add to them in turn.
+  constexpr bool kInputsFirst = kNTiles == 1;                                  // Before the weights are there; else registers run out.
   const ChainProduct& product = chain.products[number];
   const FewTokenProduct& p = product.p;
   const int n_groups = product.n_groups, n_passes = product.n_passes, n_units = product.n_units, n_tokens = p.n_tokens,
@@ -223,30 +222,28 @@ __device__ __forceinline__ void multiply(const Chain& chain, int number, ChainBa
   for (int group = first_group(number); group < n_groups; group += static_cast<int>(gridDim.x), reader.buffer ^= 1) {
     float acc[kSets][kNTiles][4] = {};
     const float before = residual_of<kMTiles>(p, group);
-    for (int pass = 0; pass < n_passes; pass += kSteps / kMTiles) {
+    for (int pass = 0; pass < n_passes; pass += kSets / kMTiles) {
 #pragma unroll
-      for (int step = 0; step < kSteps; ++step) {
-        const int at = pass + step / kMTiles;
+      for (int set = 0; set < kSets; ++set) {
+        const int at = kMTiles == 1 ? pass + set : pass, unit = at * kStageUnits + warp;
         if (at >= n_passes) break;
-        barriers.weights[reader.slot].wait(reader.parity);
         if (is_split) barriers.inputs[reader.input_slot].wait(reader.input_parity);
-        const unsigned char* stage = memory.ring + reader.slot * stage_bytes;
-        const unsigned char* inputs = is_split ? memory.input_ring + reader.input_slot * input_bytes : memory.resident + at * kStageUnits<kFormat> * Stage::kChunks * chunk_bytes;
-        Stage weights[kUnits];
+        const unsigned char* from = (is_split ? memory.input_ring + reader.input_slot * input_bytes + warp * Stage::kChunks * chunk_bytes
+                                              : memory.resident + unit * Stage::kChunks * chunk_bytes) +
+                                    token_bytes;
+        const auto inputs = [&](int chunk, int n) -> uint4 {
+          if (4 * n + column / 2 >= n_tokens) return uint4{};
+          return *reinterpret_cast<const uint4*>(from + chunk * chunk_bytes + n * 512);
+        };
+        uint4 first[Stage::kChunks];
+        if (kInputsFirst && unit < n_units)
 #pragma unroll
-        for (int j = 0; j < kUnits; ++j) {
-          const int in_stage = j * kChainWarps + warp, unit = at * kStageUnits<kFormat> + in_stage;
-          if (unit < n_units) weights[j].load_shared(stage, layout, w, unit, in_stage, lane);
-        }
-#pragma unroll
-        for (int j = 0; j < kUnits; ++j) {
-          const int in_stage = j * kChainWarps + warp;
-          if (at * kStageUnits<kFormat> + in_stage >= n_units) break;
-          const unsigned char* from = inputs + in_stage * Stage::kChunks * chunk_bytes + token_bytes;
-          weights[j].multiply(acc[kMTiles == 2 ? step % 2 : (step * kUnits + j) % kParts], w, [&](int chunk, int n) -> uint4 {
-            if (4 * n + column / 2 >= n_tokens) return uint4{};
-            return *reinterpret_cast<const uint4*>(from + chunk * chunk_bytes + n * 512);
-          });
+          for (int chunk = 0; chunk < Stage::kChunks; ++chunk) first[chunk] = inputs(chunk, 0);
+        barriers.weights[reader.slot].wait(reader.parity);
+        if (unit < n_units) {
+          Stage weights;
+          weights.load_shared(memory.ring + reader.slot * stage_bytes, layout, w, unit, warp, lane);
+          weights.multiply(acc[set], w, [&](int chunk, int n) { return kInputsFirst ? first[chunk] : inputs(chunk, n); });
         }
         __syncwarp();
         if (lane == 0) barriers.empty[reader.slot].arrive();
@@ -325,12 +322,12 @@ __device__ __forceinline__ void multiply_all(const Chain& chain, ChainBarriers& 
     if (threadIdx.x == 0) STAMP(product.p.stamp, 3);
     if (number + 1 == chain.n_products) break;
     sm90::named_sync(1, kChainConsumers);
-    if (threadIdx.x == 0) arrived = grid_arrive(chain.barrier);
+    if (threadIdx.x == 0) arrived = grid_arrive(chain.barrier, chain.products[number + 1].p.is_split);
   }
 }
 
 template <Format kFormat, int kNTiles, bool kPlain>
-__global__ void __launch_bounds__(kChainRegisters, 1) chain_kernel(const __grid_constant__ Chain chain) {
+__global__ void __launch_bounds__(kChainThreads, 1) chain_kernel(const __grid_constant__ Chain chain) {
 #if __CUDA_ARCH__ >= 900
   extern __shared__ __align__(128) unsigned char chain_shared[];  // Copies that do not end on 128 bytes are cut in two.
   __shared__ ChainBarriers barriers;

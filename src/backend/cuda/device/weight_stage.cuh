@@ -23,6 +23,16 @@ __device__ __forceinline__ int input_place(int e) {
 
 __device__ __forceinline__ uint32_t word_of(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
+/// `which` != 0 ? a : b without a branch, where the compiler would make one.
+__device__ __forceinline__ uint32_t select(uint32_t which, uint32_t a, uint32_t b) {
+  uint32_t r;
+  asm("{.reg .pred p; setp.ne.u32 p, %1, 0; selp.b32 %0, %2, %3, p;}" : "=r"(r) : "r"(which), "r"(a), "r"(b));
+  return r;
+}
+__device__ __forceinline__ uint4 select(uint32_t which, const uint4& a, const uint4& b) {
+  return {select(which, a.x, b.x), select(which, a.y, b.y), select(which, a.z, b.z), select(which, a.w, b.w)};
+}
+
 template <Format kFormat>
 struct WeightStage;
 
@@ -31,9 +41,8 @@ struct WeightStage;
 struct StageLayout {
   int scales_at = 0, offsets_at = 0;  ///< In bytes.
 };
-template <Format kFormat>
 constexpr int kStageUnits = 8;
-constexpr int kStageRowBytes = kStageUnits<Format::kBF16> * 64 * 2;
+constexpr int kStageRowBytes = kStageUnits * 64 * 2;
 
 template <>
 struct WeightStage<Format::kBF16> {
@@ -55,18 +64,23 @@ struct WeightStage<Format::kBF16> {
   /// From unit `at` of a stage of shared memory. Odd rows take their chunks in the other order: eight lanes then meet all banks.
   __device__ __forceinline__ void load_shared(const unsigned char* stage, const StageLayout&, const DeviceTensor& w, int unit, int at,
                                               int lane) {
-    const bool odd = lane / 4 % 2 != 0;
+    const uint32_t odd = lane / 4 % 2;
+    const unsigned char* from = stage + lane / 4 * kStageRowBytes + (at * kColumns + lane % 4 * 8) * 2;
+    uint4 raw[2][kChunks];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const unsigned char* from = stage + (half * 8 + lane / 4) * kStageRowBytes + (at * kColumns + lane % 4 * 8) * 2;
-      const uint4 first = *reinterpret_cast<const uint4*>(from + (odd ? 64 : 0)), second = *reinterpret_cast<const uint4*>(from + (odd ? 0 : 64));
-      rows[half][0] = odd ? second : first;
-      rows[half][1] = odd ? first : second;
-    }
-    if ((unit + 1) * kColumns <= w.stride) return;
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+      for (int i = 0; i < kChunks; ++i)
+        raw[half][i] = *reinterpret_cast<const uint4*>(from + half * 8 * kStageRowBytes + (static_cast<uint32_t>(i) ^ odd) * 64);
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+      for (int i = 0; i < kChunks; ++i) rows[half][i] = select(odd, raw[half][1 - i], raw[half][i]);
+    const int left = static_cast<int>(w.stride) - unit * kColumns;
+    if (left >= kColumns) return;
 #pragma unroll
     for (int chunk = 0; chunk < kChunks; ++chunk)
-      if (unit * kColumns + chunk * 32 + lane % 4 * 8 >= w.stride) rows[0][chunk] = rows[1][chunk] = uint4{};
+      if (chunk * 32 + lane % 4 * 8 >= left) rows[0][chunk] = rows[1][chunk] = uint4{};
   }
   template <int kNTiles, typename Inputs>
   __device__ __forceinline__ void multiply(float (&acc)[kNTiles][4], const DeviceTensor&, Inputs&& inputs) const {
