@@ -1,8 +1,8 @@
 // step_bench.cu - the kernels of a decode step in the order of a model's layers, over random weights that the GPU makes itself, as one
-// CUDA graph. Usage: step_bench SHAPE FORMAT BATCH CONTEXT [VARIANT...]; SHAPE 1b, 8b or smol; FORMAT bf16, q4_0 or q8_0; a VARIANT is
-// the value of chain_tuning's fields, "off" for single products. Variants are timed by turns, after their hidden states and
-// logits have been compared bit for bit with the first one's. One JSON line each: the median step, the bytes it must read per second,
-// the same for each kind of product alone (a graph of all layers), and the read and copy rates of the same minute.
+// CUDA graph: seconds instead of minutes for a model of 8B. Usage: step_bench SHAPE FORMAT BATCH CONTEXT [VARIANT...]; SHAPE 1b, 8b or
+// smol; FORMAT bf16, q4_0 or q8_0; VARIANT single (a kernel a product) or chain (up to 4 tokens). Variants are timed by turns, after their
+// hidden states and logits have been compared bit for bit with the first one's. One JSON line each: the median step, the bytes it must
+// read per second and their share of the read rate of the same minute, and the time of each kind of kernel alone (a graph of all layers).
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "backend/cuda/check.h"
-#include "backend/cuda/product_chain_launch.cuh"
 #include "backend/cuda/operations.h"
 
 namespace {
@@ -157,8 +156,12 @@ struct Model {
     p.epilogue = epilogue, p.split_inputs = batch > 1 ? split : nullptr;
     return p;
   }
-  FewTokenProduct qkv_of(int64_t i) const { return product(layers[static_cast<size_t>(i)].qkv, x, true, qkv, layers[0].qkv.rows, Epilogue::kStore); }
-  FewTokenProduct output_of(int64_t i) const { return product(layers[static_cast<size_t>(i)].output, attended, false, x, s.width, Epilogue::kAdd); }
+  FewTokenProduct qkv_of(int64_t i) const {
+    return product(layers[static_cast<size_t>(i)].qkv, x, true, qkv, layers[0].qkv.rows, Epilogue::kStore);
+  }
+  FewTokenProduct output_of(int64_t i) const {
+    return product(layers[static_cast<size_t>(i)].output, attended, false, x, s.width, Epilogue::kAdd);
+  }
   FewTokenProduct gate_up_of(int64_t i) const {
     FewTokenProduct p = product(layers[static_cast<size_t>(i)].gate_up, x, true, nullptr, 0, Epilogue::kGated);
     p.split_out = split_gated, p.next = layers[static_cast<size_t>(i)].down;
@@ -172,16 +175,14 @@ struct Model {
   FewTokenProduct head_of() const { return product(head, x, true, logits, s.vocab, Epilogue::kStore); }
   void run(std::vector<FewTokenProduct> products, cudaStream_t t) const {
     for (FewTokenProduct& p : products) {
-#ifdef MINILLM_STAMPS
-      p.stamp = next_stamp == nullptr ? nullptr : next_stamp += 8;
-#endif
       if (!chained) few_token_product(p, t);
     }
     if (chained) product_chain(products, barrier, t);
   }
   void run_attention(int64_t i, cudaStream_t t) const {
-    const AppendInputs in{qkv, nullptr, nullptr, nullptr, angles,
-                          {scalars.n_heads, scalars.n_kv_heads, scalars.head_dim, scalars.head_dim, RopeLayout::kHalves, 1e-5f}};
+    const AppendInputs in{qkv,     nullptr,
+                          nullptr, nullptr,
+                          angles,  {scalars.n_heads, scalars.n_kv_heads, scalars.head_dim, scalars.head_dim, RopeLayout::kHalves, 1e-5f}};
     append_and_attend(attended, in, layout(i), step, scalars, decode, t);
   }
   void run_step(cudaStream_t t) const {
@@ -226,11 +227,6 @@ double median(std::vector<double> v) {
   std::sort(v.begin(), v.end());
   return v[v.size() / 2];
 }
-void choose(const std::string& variant, Model& model) {
-  chain_tuning = ChainTuning();
-  model.chained = variant != "off";
-  std::sscanf(variant.c_str(), "%d,%d", &chain_tuning.shared, &chain_tuning.in_flight);
-}
 uint64_t checksum(const float* device, int64_t n, bool& finite) {
   std::vector<float> host(static_cast<size_t>(n));
   MINILLM_CUDA(cudaMemcpy(host.data(), device, host.size() * 4, cudaMemcpyDeviceToHost));
@@ -249,12 +245,14 @@ uint64_t checksum(const float* device, int64_t n, bool& finite) {
 int main(int argc, char** argv) try {
   if (argc < 5 || kShapes.count(argv[1]) == 0) return std::fprintf(stderr, "step_bench SHAPE FORMAT BATCH CONTEXT [VARIANT...]\n"), 2;
   std::vector<std::string> variants(argv + 5, argv + argc);
-  if (variants.empty()) variants = {"off"};
+  if (variants.empty()) variants = {"single", "chain"};
   cudaStream_t stream = nullptr;
   MINILLM_CUDA(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
   constexpr int64_t kRead = int64_t{4} << 30;
   auto* memory = room<char>(2 * kRead);
-  const auto reads = [&] { read_all<<<132 * 8, 512, 0, stream>>>(reinterpret_cast<const uint4*>(memory), 2 * kRead / 16, reinterpret_cast<uint32_t*>(memory)); };
+  const auto reads = [&] {
+    read_all<<<132 * 8, 512, 0, stream>>>(reinterpret_cast<const uint4*>(memory), 2 * kRead / 16, reinterpret_cast<uint32_t*>(memory));
+  };
   const auto copies = [&] { MINILLM_CUDA(cudaMemcpyAsync(memory, memory + kRead, kRead, cudaMemcpyDeviceToDevice, stream)); };
   microseconds(stream, 1, reads), microseconds(stream, 1, copies);
   const double read_gb_s = 2e-3 * kRead / microseconds(stream, 3, reads), copy_gb_s = 2e-3 * kRead / microseconds(stream, 3, copies);
@@ -271,45 +269,26 @@ int main(int argc, char** argv) try {
   uint64_t first[2] = {};
   const int64_t layers = model.s.layers;
   const std::function<void(cudaStream_t)> kinds[6] = {
-      [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run({model.qkv_of(i)}, t); },
-      [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run_attention(i, t); },
-      [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run({model.output_of(i)}, t); },
-      [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run({model.gate_up_of(i)}, t); },
-      [&](cudaStream_t t) { for (int64_t i = 0; i < layers; ++i) model.run({model.down_of(i)}, t); },
+      [&](cudaStream_t t) {
+        for (int64_t i = 0; i < layers; ++i) model.run({model.qkv_of(i)}, t);
+      },
+      [&](cudaStream_t t) {
+        for (int64_t i = 0; i < layers; ++i) model.run_attention(i, t);
+      },
+      [&](cudaStream_t t) {
+        for (int64_t i = 0; i < layers; ++i) model.run({model.output_of(i)}, t);
+      },
+      [&](cudaStream_t t) {
+        for (int64_t i = 0; i < layers; ++i) model.run({model.gate_up_of(i)}, t);
+      },
+      [&](cudaStream_t t) {
+        for (int64_t i = 0; i < layers; ++i) model.run({model.down_of(i)}, t);
+      },
       [&](cudaStream_t t) { model.run({model.head_of()}, t), model.run({model.head_of()}, t); }};
   for (size_t v = 0; v < variants.size(); ++v) {
-    choose(variants[v], model);
+    model.chained = variants[v] == "chain";
     Run run{};
     run.finite = true;
-#ifdef MINILLM_STAMPS
-    static auto* stamp_memory = room<unsigned long long>(8 * 4096);
-    next_stamp = stamp_memory;
-#endif
-#ifdef MINILLM_STAMPS
-    const cudaGraphExec_t stamped = capture(stream, [&](cudaStream_t t) { model.run_step(t); });
-    if (std::getenv("STAMPS") != nullptr) {
-      const auto n = static_cast<size_t>(next_stamp - stamp_memory) / 8 + 1;
-      std::vector<unsigned long long> host(8 * n);
-      for (int i = 0; i < 5; ++i) MINILLM_CUDA(cudaGraphLaunch(stamped, stream));
-      MINILLM_CUDA(cudaStreamSynchronize(stream));
-      for (size_t i = 0; i < 8 * n; ++i) host[i] = i % 8 < 4 ? ~0ull : 0;
-      MINILLM_CUDA(cudaMemcpy(stamp_memory, host.data(), host.size() * 8, cudaMemcpyHostToDevice));
-      MINILLM_CUDA(cudaGraphLaunch(stamped, stream));
-      MINILLM_CUDA(cudaStreamSynchronize(stream));
-      MINILLM_CUDA(cudaMemcpy(host.data(), stamp_memory, host.size() * 8, cudaMemcpyDeviceToHost));
-      std::printf("%s\n", variants[v].c_str());
-      const char* names[5] = {"qkv", "att", "out", "gup", "dwn"};
-      unsigned long long zero = host[8 * (1 + 5 * 6) + 7 - 8];
-      for (size_t k = 1 + 5 * 6; k < 1 + 5 * 9; ++k) {
-        std::fflush(stdout);
-        std::printf("  %s", names[(k - 1) % 5]);
-        for (int e = 0; e < 4; ++e)
-          std::printf("  %7.2f-%7.2f", 1e-3 * static_cast<double>(static_cast<long long>(host[8 * k + e] - zero)), 1e-3 * static_cast<double>(static_cast<long long>(host[8 * k + 4 + e] - zero)));
-        std::printf("\n");
-      }
-    }
-    next_stamp = nullptr;
-#endif
     run.step = capture(stream, [&](cudaStream_t t) { model.run_step(t); });
     MINILLM_CUDA(cudaGraphLaunch(run.step, stream));
     MINILLM_CUDA(cudaStreamSynchronize(stream));
@@ -337,14 +316,16 @@ int main(int argc, char** argv) try {
   for (size_t v = 0; v < variants.size(); ++v) {
     const Run& r = runs[v];
     const double us = median(r.us);
-    std::printf("{\"shape\":\"%s\",\"format\":\"%s\",\"batch\":%d,\"context\":%d,\"variant\":\"%s\",\"equal\":%s,\"finite\":%s,\"step_us\":%.1f,"
-                "\"of_read\":%.3f,\"gb_s\":%.0f,\"us\":{\"qkv\":%.2f,\"attention\":%.2f,\"output\":%.2f,\"gate_up\":%.2f,\"down\":%.2f,\"head\":%.2f},"
-                "\"product_gb_s\":[%.0f,%.0f,%.0f,%.0f,%.0f],\"read_gb_s\":%.0f,\"copy_gb_s\":%.0f}\n",
-                argv[1], argv[2], model.batch, model.context, variants[v].c_str(), r.equal ? "true" : "false", r.finite ? "true" : "false", us,
-                1e-3 * must / us / read_gb_s, 1e-3 * must / us, r.kinds[0], r.kinds[1], r.kinds[2], r.kinds[3], r.kinds[4], r.kinds[5],
-                1e-3 * static_cast<double>(bytes_of(l.qkv)) / r.kinds[0], 1e-3 * static_cast<double>(bytes_of(l.output)) / r.kinds[2],
-                1e-3 * static_cast<double>(bytes_of(l.gate_up)) / r.kinds[3], 1e-3 * static_cast<double>(bytes_of(l.down)) / r.kinds[4],
-                1e-3 * static_cast<double>(bytes_of(model.head)) / r.kinds[5], read_gb_s, copy_gb_s);
+    std::printf(
+        "{\"shape\":\"%s\",\"format\":\"%s\",\"batch\":%d,\"context\":%d,\"variant\":\"%s\",\"equal\":%s,\"finite\":%s,\"step_us\":%.1f,"
+        "\"of_read\":%.3f,\"gb_s\":%.0f,\"us\":{\"qkv\":%.2f,\"attention\":%.2f,\"output\":%.2f,\"gate_up\":%.2f,\"down\":%.2f,\"head\":%."
+        "2f},"
+        "\"product_gb_s\":[%.0f,%.0f,%.0f,%.0f,%.0f],\"read_gb_s\":%.0f,\"copy_gb_s\":%.0f}\n",
+        argv[1], argv[2], model.batch, model.context, variants[v].c_str(), r.equal ? "true" : "false", r.finite ? "true" : "false", us,
+        1e-3 * must / us / read_gb_s, 1e-3 * must / us, r.kinds[0], r.kinds[1], r.kinds[2], r.kinds[3], r.kinds[4], r.kinds[5],
+        1e-3 * static_cast<double>(bytes_of(l.qkv)) / r.kinds[0], 1e-3 * static_cast<double>(bytes_of(l.output)) / r.kinds[2],
+        1e-3 * static_cast<double>(bytes_of(l.gate_up)) / r.kinds[3], 1e-3 * static_cast<double>(bytes_of(l.down)) / r.kinds[4],
+        1e-3 * static_cast<double>(bytes_of(model.head)) / r.kinds[5], read_gb_s, copy_gb_s);
     std::fflush(stdout);
   }
   return 0;

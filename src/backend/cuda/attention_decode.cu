@@ -24,9 +24,6 @@ constexpr int kLeastTiles = 4;  ///< Shorter runs spend their time on beginning 
 constexpr int kDecodeWarps = kTileThreads / 32, kGroupRows = 16;
 
 struct DecodeArguments {
-#ifdef MINILLM_STAMPS
-  unsigned long long* stamp = nullptr;
-#endif
   float *out, *lse;
   const float* q;
   KeyLayout cache;
@@ -217,7 +214,6 @@ __global__ void __launch_bounds__(kTileThreads) decode_kernel(const __grid_const
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = p.a.n_heads / p.a.n_kv_heads,
             n_rows = static_cast<int>(p.step.n_rows);
   let_successor_start();
-  if (threadIdx.x == 0) STAMP(p.stamp, 0);
   touch_parameters(p);
   // What describes the step was there before the step's first kernel, and so were all keys but the newest: no need to wait yet.
   bool waited = false;
@@ -249,12 +245,10 @@ __global__ void __launch_bounds__(kTileThreads) decode_kernel(const __grid_const
 #pragma unroll
     for (int i = 0; i < kAhead; ++i) copy(i);
     if (!waited) wait_for_predecessor(), waited = true;
-    if (threadIdx.x == 0) STAMP(p.stamp, 1);
     if (appends) {
       prepare_heads<T, kDim>(heads, p, row, g, group, token_tile >= 0 && token_tile < n_tiles);
       __syncthreads();
     }
-    if (threadIdx.x == 0) STAMP(p.stamp, 2);
     Warp mine;
     mine.load_query(appends ? heads : p.q + (int64_t{row} * p.a.n_heads + g * group) * kDim, group, lane);
     for (int i = 0; i < n_tiles; ++i) {
@@ -276,7 +270,6 @@ __global__ void __launch_bounds__(kTileThreads) decode_kernel(const __grid_const
     __syncthreads();
     finish_item<kDim>(p, sums, scalars, row, g, group, cut, item, first_items[row]);
     __syncthreads();  // Before the next item's copies.
-    if (threadIdx.x == 0) STAMP(p.stamp, 3);
   }
   // A block without items need not wait: that others do is enough, and its place is free for the next kernel.
 }
@@ -332,20 +325,12 @@ void attend(DecodeArguments p, const AttentionScalars& scalars, void* scratch, c
 
 void decode_attention(float* out, float* lse, const float* q, const KeyLayout& cache, const DeviceStep& step,
                       const AttentionScalars& scalars, void* scratch, cudaStream_t stream) {
-#ifdef MINILLM_STAMPS
-  attend({next_stamp == nullptr ? nullptr : next_stamp += 8, out, lse, q, cache, step, scalars}, scalars, scratch, stream);
-#else
   attend({out, lse, q, cache, step, scalars}, scalars, scratch, stream);
-#endif
 }
 
 void append_and_attend(float* out, const AppendInputs& in, const KeyLayout& cache, const DeviceStep& step, const AttentionScalars& scalars,
                        void* scratch, cudaStream_t stream) {
-#ifdef MINILLM_STAMPS
-  DecodeArguments p{next_stamp == nullptr ? nullptr : next_stamp += 8, out, nullptr, nullptr, cache, step, scalars};
-#else
   DecodeArguments p{out, nullptr, nullptr, cache, step, scalars};
-#endif
   p.append = in;
   attend(p, scalars, scratch, stream);
 }

@@ -131,10 +131,11 @@ class CudaBackend : public Backend {
   bool may_chain_ = false;
   std::vector<FewTokenProduct> joined_;
   std::string description_;
-  cudaStream_t stream_ = nullptr;  ///< Operations use stream().
+  cudaStream_t stream_ = nullptr;                                      ///< Operations use stream().
   std::shared_ptr<MemoryUse> memory_ = std::make_shared<MemoryUse>();  ///< Shared with the buffers, which may outlive the backend.
   int64_t n_allocations_ = 0;
-  Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, split_gated_, decode_, argmax_scratch_, tickets_, chosen_, chain_barrier_;
+  Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, split_gated_, decode_, argmax_scratch_, tickets_, chosen_,
+      chain_barrier_;
   std::vector<Constants> constants_;
   std::vector<Record> records_;
   /// In a whole step nobody looks at q: attention appends and rotates for itself, which is a kernel less a layer.

@@ -18,14 +18,7 @@ size_t split_input_bytes(int64_t n_tokens, int64_t cols) {
          static_cast<size_t>(n_tokens) * sizeof(float);
 }
 
-#ifdef MINILLM_STAMPS
-unsigned long long* next_stamp = nullptr;
-void few_token_product(const FewTokenProduct& q, cudaStream_t stream) {
-  FewTokenProduct p = q;
-  p.stamp = next_stamp == nullptr ? nullptr : next_stamp += 8;
-#else
 void few_token_product(const FewTokenProduct& p, cudaStream_t stream) {
-#endif
   if (p.n_tokens == 0 || p.w.rows == 0) return;
   if (p.n_tokens > kFewTokens) throw Error(ErrorCode::kInternal, "few_token_product: ", p.n_tokens, " tokens, at most ", kFewTokens);
   switch (p.w.codes) {

@@ -7,7 +7,7 @@
 
 namespace minillm::cuda {
 
-int multiprocessors();   ///< Of the current device.
+int multiprocessors();  ///< Of the current device.
 
 /// Long rows without a norm are summed in 16 parts, whatever the number of tokens.
 inline bool is_wide(const FewTokenProduct& p) { return p.w.cols > 4096 && p.norm == nullptr && p.epilogue != Epilogue::kGated; }

@@ -99,13 +99,7 @@ enum class Epilogue : uint8_t {
   kAdd,    ///< out += sum
   kGated,  ///< out[t, n] = activation(sum[n]) sum[n + rows / 2] for n < rows / 2
 };
-#ifdef MINILLM_STAMPS
-extern unsigned long long* next_stamp;
-#endif
 struct FewTokenProduct {
-#ifdef MINILLM_STAMPS
-  unsigned long long* stamp = nullptr;
-#endif
   DeviceTensor w;               ///< kBF16 or quantised; kGated: rows a multiple of 32.
   const float* x = nullptr;     ///< [n_tokens, cols]
   const float* norm = nullptr;  ///< RMSNorm weight applied to x first, or null.
@@ -133,8 +127,10 @@ constexpr size_t kMostChained = 4;
 /// Whether a product may be part of a chain on this device, and whether two of those may be in the same one.
 bool joins_chain(const FewTokenProduct& p);
 bool chains_with(const FewTokenProduct& a, const FewTokenProduct& b);
-/// The same bits as few_token_product for each, in order. `barrier` is a word of device memory, 0 at first; the kernel's blocks wait for each
-/// other, so no other kernel that does may run beside it.
+/// Whether a chain of them takes less time than one after the other.
+bool chain_pays(std::span<const FewTokenProduct> products);
+/// The same bits as few_token_product for each, in order. `barrier` is a word of device memory, 0 at first; the kernel's blocks wait for
+/// each other, so no other kernel that does may run beside it.
 void product_chain(std::span<const FewTokenProduct> products, unsigned int* barrier, cudaStream_t stream);
 
 // argmax.cu

@@ -5,6 +5,8 @@
 namespace minillm::cuda {
 namespace {
 
+/// Less is read so fast that waiting for each other inside a kernel takes longer than the ends of kernels do.
+constexpr int64_t kLeastBytes = 48'000'000;
 constexpr int64_t kMostInputBytes = 64 * 1024;  ///< Of shared memory; the ring needs the rest.
 
 bool has_copy_engine() {
@@ -16,21 +18,31 @@ bool has_copy_engine() {
 
 }  // namespace
 
-ChainTuning chain_tuning;
-
 bool joins_chain(const FewTokenProduct& p) {
   if (p.n_tokens < 1 || p.n_tokens > kChainTokens || p.w.rows == 0 || !takes_few_tokens(p.w) || !has_copy_engine()) return false;
   const int64_t padded = (p.w.stride + kUnitColumns - 1) / kUnitColumns * kUnitColumns;
-  return p.is_split || p.n_tokens * padded * 4 <= kMostInputBytes;
+  if (p.is_split) return p.epilogue != Epilogue::kGated;
+  return p.n_tokens * padded * 4 <= kMostInputBytes;
 }
 
 bool chains_with(const FewTokenProduct& a, const FewTokenProduct& b) {
-  return a.n_tokens == b.n_tokens && a.w.codes == b.w.codes && (a.w.codes != DeviceTensor::Codes::kBytes || (a.w.group == 16) == (b.w.group == 16));
+  return a.n_tokens == b.n_tokens && a.w.codes == b.w.codes &&
+         (a.w.codes != DeviceTensor::Codes::kBytes || (a.w.group == 16) == (b.w.group == 16));
+}
+
+bool chain_pays(std::span<const FewTokenProduct> products) {
+  int64_t bytes = 0;
+  for (const FewTokenProduct& p : products) {
+    const int64_t n = p.w.rows * p.w.stride;
+    bytes += p.w.codes == DeviceTensor::Codes::kBF16 ? 2 * n : p.w.codes == DeviceTensor::Codes::kBytes ? n : n / 2;
+  }
+  return bytes >= kLeastBytes;
 }
 
 void product_chain(std::span<const FewTokenProduct> products, unsigned int* barrier, cudaStream_t stream) {
   if (products.empty()) return;
-  if (products.size() > kChainProducts) throw Error(ErrorCode::kInternal, "product_chain: ", products.size(), " products, at most ", kChainProducts);
+  if (products.size() > kChainProducts)
+    throw Error(ErrorCode::kInternal, "product_chain: ", products.size(), " products, at most ", kChainProducts);
   switch (products[0].w.codes) {
     case DeviceTensor::Codes::kBF16:
       return product_chain_in<Format::kBF16>(products, barrier, stream);

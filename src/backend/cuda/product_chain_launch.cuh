@@ -9,10 +9,8 @@
 
 namespace minillm::cuda {
 
-struct ChainTuning {
-  int shared = 226 * 1024, in_flight = 96 * 1024;
-};
-extern ChainTuning chain_tuning;
+/// Of a block, nearly all a multiprocessor has: the ring is what keeps memory busy while results go around.
+constexpr int kChainShared = 226 * 1024, kChainInFlight = 64 * 1024;
 
 template <Format kFormat>
 ChainProduct plan_product(const FewTokenProduct& p) {
@@ -28,8 +26,7 @@ ChainProduct plan_product(const FewTokenProduct& p) {
   product.n_passes = (product.n_units + kStageUnits - 1) / kStageUnits;
   if constexpr (kFormat != Format::kBF16) {
     product.layout.scales_at = kStageUnits * kTileRows * kUnitColumns / (kFormat == Format::kNibbles ? 2 : 1);
-    product.layout.offsets_at =
-        product.layout.scales_at + kStageUnits * kTileRows * (kUnitColumns / p.w.group) * (p.w.half_scales ? 2 : 4);
+    product.layout.offsets_at = product.layout.scales_at + kStageUnits * kTileRows * (kUnitColumns / p.w.group) * (p.w.half_scales ? 2 : 4);
   }
   return product;
 }
@@ -42,13 +39,12 @@ int stage_weight_bytes(const ChainProduct& product) {
   return product.layout.offsets_at + (product.p.w.offset == nullptr ? 0 : scales);
 }
 
-template <Format kFormat, int kNTiles, bool kPlain>
+template <Format kFormat, bool kPlain>
 void launch_chain(Chain& chain, cudaStream_t stream) {
-  const auto kernel = chain_kernel<kFormat, kNTiles, kPlain>;
-  constexpr size_t kSumBytes = sizeof(float) * 2 * 2 * kChainWarps * kTileRows * 4 * kNTiles;
-  const int fixed = chain.resident_bytes + kInputSlots * chain.input_bytes + static_cast<int>(kSumBytes);
-  chain.n_stages = std::clamp((chain_tuning.shared - 1024 - fixed) / chain.stage_bytes, 4, kMostStages);
-  chain.in_flight = std::clamp(chain_tuning.in_flight / chain.stage_bytes, kWeightCopiers, chain.n_stages);
+  const auto kernel = chain_kernel<kFormat, kPlain>;
+  const int fixed = chain.resident_bytes + kInputSlots * chain.input_bytes + 2 * kChainSums * static_cast<int>(sizeof(float));
+  chain.n_stages = std::clamp((kChainShared - 1024 - fixed) / chain.stage_bytes, 3, kMostStages);
+  chain.in_flight = std::clamp(kChainInFlight / chain.stage_bytes, kWeightCopiers, chain.n_stages);
   const size_t shared = static_cast<size_t>(chain.n_stages * chain.stage_bytes + fixed);
   allow_shared(kernel, shared);
   launch(kernel, static_cast<unsigned>(multiprocessors()), kChainThreads, shared, stream, chain);
@@ -71,8 +67,8 @@ void product_chain_in(std::span<const FewTokenProduct> products, unsigned int* b
   }
   if constexpr (kFormat == Format::kNibbles || kFormat == Format::kBytes)
     if (std::ranges::all_of(products, [](const FewTokenProduct& p) { return p.w.half_scales && p.w.offset == nullptr; }))
-      return n_tokens <= 4 ? launch_chain<kFormat, 1, true>(chain, stream) : launch_chain<kFormat, 2, true>(chain, stream);
-  n_tokens <= 4 ? launch_chain<kFormat, 1, false>(chain, stream) : launch_chain<kFormat, 2, false>(chain, stream);
+      return launch_chain<kFormat, true>(chain, stream);
+  launch_chain<kFormat, false>(chain, stream);
 }
 
 extern template void product_chain_in<Format::kBF16>(std::span<const FewTokenProduct>, unsigned int*, cudaStream_t);

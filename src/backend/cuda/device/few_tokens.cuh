@@ -137,7 +137,8 @@ template <int kMTiles>
 __device__ __forceinline__ float residual_of(const FewTokenProduct& p, int64_t group) {
   const int i = threadIdx.x, row = i % kTileRows, m = i / kTileRows % kMTiles, token = i / (kMTiles * kTileRows);
   const int64_t n = (group * kMTiles + m) * kTileRows + row;
-  return p.epilogue == Epilogue::kAdd && token < p.n_tokens && n < p.w.rows ? __ldcg(p.out + token * p.out_stride + p.w.first_row + n) : 0.0f;
+  return p.epilogue == Epilogue::kAdd && token < p.n_tokens && n < p.w.rows ? __ldcg(p.out + token * p.out_stride + p.w.first_row + n)
+                                                                            : 0.0f;
 }
 
 /// Adds the kSums partial sums of the tiles of `group` and applies the norm's factor and the epilogue. `sums`: [part][tile][row][token].
@@ -202,22 +203,18 @@ __global__ void __launch_bounds__(32 * kWarps, (kProductBlocks<kNTiles, kMTiles,
 #pragma unroll
   for (int d = 0; d < kDepth; ++d) load(stages[d], blockIdx.x, warp + d * kWarps);
   let_successor_start();
-  if (threadIdx.x == 0) STAMP(p.stamp, 0);
   touch_parameters(p);
   if constexpr (kOneToken) {
     float4 weights[kRowBatch];
     if (p.norm != nullptr) load_batch<32 * kWarps>(weights, p.norm, p.w.cols, 0);
     wait_for_predecessor();
-    if (threadIdx.x == 0) STAMP(p.stamp, 1);
     const float sum = warp_sum(split_row<kFormat, 32 * kWarps>(reinterpret_cast<__nv_bfloat16*>(split), 64, p.x, p.norm, weights, p.w.cols,
                                                                int64_t{n_units} * Stage::kColumns));
     if (lane == 0) squares[warp] = sum;
     __syncthreads();
   } else {
     wait_for_predecessor();
-    if (threadIdx.x == 0) STAMP(p.stamp, 1);
   }
-  if (threadIdx.x == 0) STAMP(p.stamp, 2);
   const auto inputs = [&](int chunk, int n) -> uint4 {
     const int column = lane / 4;
     if constexpr (kOneToken) return column < 2 ? reinterpret_cast<const uint4*>(split)[(chunk * 2 + column) * 4 + lane % 4] : uint4{};
@@ -272,7 +269,6 @@ __global__ void __launch_bounds__(32 * kWarps, (kProductBlocks<kNTiles, kMTiles,
     __syncthreads();  // Before anyone writes `mine` again there is another one of these.
     finish_tiles<kNTiles, kMTiles, kWarps, 32 * kWarps, kResidualEarly<kNTiles>>(p, mine, group, before, factor);
   }
-  if (threadIdx.x == 0) STAMP(p.stamp, 3);
 }
 
 }  // namespace minillm::cuda

@@ -34,19 +34,6 @@ __device__ __forceinline__ void touch_parameters(const Parameters& p) {
   for (int i = 0; i < static_cast<int>(sizeof(Parameters) / 4); i += 16) asm volatile("" ::"r"(words[i]));
 }
 
-#ifdef MINILLM_STAMPS
-__device__ __forceinline__ void stamp(unsigned long long* kernel, int event) {
-  if (kernel == nullptr) return;
-  unsigned long long now;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-  atomicMin(kernel + event, now);
-  atomicMax(kernel + 4 + event, now);
-}
-#define STAMP(kernel, event) stamp(kernel, event)
-#else
-#define STAMP(kernel, event)
-#endif
-
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream, Arguments&&... arguments) {
   cudaLaunchConfig_t config{};
