@@ -9,17 +9,19 @@ namespace {
 constexpr int64_t kLeastBytes = 48'000'000;
 constexpr int64_t kMostInputBytes = 64 * 1024;  ///< Of shared memory; the ring needs the rest.
 
-bool has_copy_engine() {
-  int device = 0, major = 0;
+/// The copy engine came with sm_90; not every GPU since has the shared memory.
+bool runs_chains() {
+  int device = 0, major = 0, shared = 0;
   MINILLM_CUDA(cudaGetDevice(&device));
   MINILLM_CUDA(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device));
-  return major >= 9;
+  MINILLM_CUDA(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+  return major >= 9 && shared >= kChainShared;
 }
 
 }  // namespace
 
 bool joins_chain(const FewTokenProduct& p) {
-  if (p.n_tokens < 1 || p.n_tokens > kChainTokens || p.w.rows == 0 || !takes_few_tokens(p.w) || !has_copy_engine()) return false;
+  if (p.n_tokens < 1 || p.n_tokens > kChainTokens || p.w.rows == 0 || !takes_few_tokens(p.w) || !runs_chains()) return false;
   const int64_t padded = (p.w.stride + kUnitColumns - 1) / kUnitColumns * kUnitColumns;
   if (p.is_split) return p.epilogue != Epilogue::kGated;
   return p.n_tokens * padded * 4 <= kMostInputBytes;
