@@ -162,9 +162,10 @@ TEST_P(Composites, ProductsOfAWholeStepEqualThoseOneByOne) {
     Dtype dtype;
     int64_t t, hidden, ffn;
   };
-  std::vector<Case> cases = {{Dtype::kBF16, 3, 1024, 8192}};
+  std::vector<Case> cases;
+  if (GetParam().device.kind == Device::Kind::kCuda) cases = {{Dtype::kBF16, 1, 1024, 8192}, {Dtype::kBF16, 3, 1024, 8192}};
   for (const Dtype dtype : {Dtype::kBF16, Dtype::kQ4_0, Dtype::kQ4_1, Dtype::kQ8_0, Dtype::kQ4_K, Dtype::kQ6_K, Dtype::kF16})
-    for (const int64_t t : {1, 2, 4, 11}) cases.push_back({dtype, t, 512, 4608});
+    for (const int64_t t : {1, 4, 11}) cases.push_back({dtype, t, 256, 4352});
   for (const Case& c : cases) {
     SCOPED_TRACE(testing::Message() << name_of(c.dtype) << ", " << c.t << " rows of " << c.hidden);
     constexpr int64_t kVocab = 500;
