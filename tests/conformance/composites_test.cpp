@@ -155,6 +155,51 @@ TEST_P(Composites, AttentionOutputAndFeedForwardMatchTheirParts) {
     }
 }
 
+/// A device may join the products of a whole step, if they are large; every bit stays that of one after the other, here and on a second
+/// backend beside it.
+TEST_P(Composites, ProductsOfAWholeStepEqualThoseOneByOne) {
+  struct Case {
+    Dtype dtype;
+    int64_t t, hidden, ffn;
+  };
+  std::vector<Case> cases;
+  if (GetParam().device.kind == Device::Kind::kCuda) cases = {{Dtype::kBF16, 1, 1024, 8192}, {Dtype::kBF16, 3, 1024, 8192}};
+  for (const Dtype dtype : {Dtype::kBF16, Dtype::kQ4_0, Dtype::kQ4_1, Dtype::kQ8_0, Dtype::kQ4_K, Dtype::kQ6_K, Dtype::kF16})
+    for (const int64_t t : {1, 4, 11}) cases.push_back({dtype, t, 256, 4352});
+  for (const Case& c : cases) {
+    SCOPED_TRACE(testing::Message() << name_of(c.dtype) << ", " << c.t << " rows of " << c.hidden);
+    constexpr int64_t kVocab = 500;
+    const Step step(std::vector<Step::Row>(static_cast<size_t>(c.t), Step::Row{0, 1}), 16);
+    const HostWeight output(1, c.dtype, c.hidden, c.hidden), gate_up(2, c.dtype, 2 * c.ffn, c.hidden), down(3, c.dtype, c.hidden, c.ffn),
+        head(4, c.dtype, kVocab, c.hidden);
+    const auto second = make_target(GetParam());
+    std::vector<std::vector<float>> results;
+    for (Backend* const backend : {backend_.get(), backend_.get(), second.get()}) {
+      const auto o = output.pack(*backend), g = gate_up.pack(*backend), d = down.pack(*backend), h = head.pack(*backend);
+      const Array norm(*backend, {c.hidden}, randn(5, c.hidden)), x(*backend, {c.t, c.hidden}, randn(6, c.t * c.hidden)),
+          attended(*backend, {c.t, c.hidden}, randn(7, c.t * c.hidden)), logits(*backend, {c.t, kVocab});
+      FeedForward feed_forward;
+      feed_forward.norm = norm, feed_forward.gate_up = g.get(), feed_forward.down = d.get();
+      std::vector<int32_t> all(static_cast<size_t>(c.t));
+      for (size_t i = 0; i < all.size(); ++i) all[i] = static_cast<int32_t>(i);
+      backend->reserve_workspace({c.t, c.t, c.hidden, 8, 8, 64, c.ffn, kVocab, 16, c.t});
+      backend->begin_step(step.batch());
+      const auto work = [&] {
+        backend->attention_output(x, attended, *o, {}, 1e-5f);
+        backend->feed_forward(x, feed_forward);
+        backend->head(logits, x, all, norm, 1e-5f, *h, 0.0f);
+      };
+      const StepKey key{new_serial(), new_serial(), c.t, 64, true, false};
+      for (int repeats = 0; repeats < 3; ++repeats) results.size() == 1 ? backend->repeat(key, work) : work();
+      results.push_back(x.host());
+      const std::vector<float> more = logits.host();
+      results.back().insert(results.back().end(), more.begin(), more.end());
+    }
+    expect_same_bits(results[1], results[0], "in a whole step");
+    expect_same_bits(results[2], results[0], "on a second backend");
+  }
+}
+
 TEST_P(Composites, HeadMatchesItsParts) {
   for (const TinyTypes& types : kTinyTypes) {
     TinyDecoder model(*backend_, types);

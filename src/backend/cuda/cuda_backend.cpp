@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <ranges>
 
 #include "backend/cuda/check.h"
@@ -45,6 +46,12 @@ void add_wide_tiles(std::vector<WideTile>& tiles, const Batch& batch, int64_t pa
                        static_cast<int32_t>(s.n_keys), static_cast<int32_t>(s.n_keys - s.n_rows + i + 1), static_cast<int32_t>(s.table)});
 }
 
+/// Whether a backend of this process makes chains on a device.
+std::atomic<bool>& chains_on(int device) {
+  static std::array<std::atomic<bool>, 64> devices;
+  return devices[static_cast<size_t>(device) % devices.size()];
+}
+
 }  // namespace
 
 CudaBackend::CudaBackend(int index) : index_(index) {
@@ -64,14 +71,19 @@ CudaBackend::CudaBackend(int index) : index_(index) {
   has_wgmma_ = properties.major == 9;
   tickets_ = allocate(2 * sizeof(int));
   MINILLM_CUDA(cudaMemsetAsync(tickets_.data(), 0, tickets_.bytes(), stream_));
+  chain_barrier_ = allocate(sizeof(unsigned int));
+  MINILLM_CUDA(cudaMemsetAsync(chain_barrier_.data(), 0, chain_barrier_.bytes(), stream_));
+  joined_.reserve(kMostChained);
   argmax_scratch_ = allocate(argmax_scratch_bytes());
   MINILLM_CUDA(cudaMemsetAsync(argmax_scratch_.data(), 0, argmax_scratch_.bytes(), stream_));
+  may_chain_ = !chains_on(index).exchange(true);
 }
 
 CudaBackend::~CudaBackend() {
   (void)cudaStreamSynchronize(stream_);
   forget_records();
   (void)cudaStreamDestroy(stream_);
+  if (may_chain_) chains_on(index_) = false;
 }
 
 Buffer CudaBackend::allocate(size_t bytes) {
@@ -93,19 +105,19 @@ Buffer CudaBackend::allocate(size_t bytes) {
 
 void CudaBackend::upload(void* to, const void* from_host, size_t bytes) {
   if (bytes == 0) return;
-  MINILLM_CUDA(cudaMemcpyAsync(to, from_host, bytes, cudaMemcpyHostToDevice, stream_));
-  MINILLM_CUDA(cudaStreamSynchronize(stream_));
+  MINILLM_CUDA(cudaMemcpyAsync(to, from_host, bytes, cudaMemcpyHostToDevice, stream()));
+  MINILLM_CUDA(cudaStreamSynchronize(stream()));
 }
 
 void CudaBackend::download(void* to_host, const void* from, size_t bytes) {
-  if (bytes > 0) MINILLM_CUDA(cudaMemcpyAsync(to_host, from, bytes, cudaMemcpyDeviceToHost, stream_));
-  MINILLM_CUDA(cudaStreamSynchronize(stream_));
+  if (bytes > 0) MINILLM_CUDA(cudaMemcpyAsync(to_host, from, bytes, cudaMemcpyDeviceToHost, stream()));
+  MINILLM_CUDA(cudaStreamSynchronize(stream()));
 }
 
-void CudaBackend::sync() { MINILLM_CUDA(cudaStreamSynchronize(stream_)); }
+void CudaBackend::sync() { MINILLM_CUDA(cudaStreamSynchronize(stream())); }
 
 std::unique_ptr<KvStorage> CudaBackend::make_kv_storage(const KvShape& shape) {
-  return std::make_unique<CudaKvStorage>(shape, index_, stream_);
+  return std::make_unique<CudaKvStorage>(shape, index_, stream());
 }
 
 std::unique_ptr<PackedWeight> CudaBackend::pack(std::span<const ConstTensorView> tensors, WeightRole, std::optional<Dtype> convert_to) {
@@ -114,6 +126,7 @@ std::unique_ptr<PackedWeight> CudaBackend::pack(std::span<const ConstTensorView>
 
 void* CudaBackend::keep(Buffer& buffer, size_t bytes) {
   if (buffer.bytes() < bytes) {
+    (void)stream();  // What waits may use the buffer.
     forget_records();
     buffer = Buffer();  // Freed first: both at once may not fit.
     buffer = allocate(bytes);
@@ -154,7 +167,7 @@ void CudaBackend::begin_step(const Batch& batch) {
   step_host_.assign(batch.tokens.begin(), batch.tokens.end());
   step_host_.insert(step_host_.end(), batch.positions.begin(), batch.positions.end());
   auto* data = static_cast<int32_t*>(keep(step_buffer_, std::max<size_t>(5 * n, 1) * sizeof(int32_t)));
-  if (n > 0) MINILLM_CUDA(cudaMemcpyAsync(data, step_host_.data(), 2 * n * sizeof(int32_t), cudaMemcpyHostToDevice, stream_));
+  if (n > 0) MINILLM_CUDA(cudaMemcpyAsync(data, step_host_.data(), 2 * n * sizeof(int32_t), cudaMemcpyHostToDevice, stream()));
   step_ = {};
   step_.tokens = data;
   step_.positions = data + n;
@@ -196,7 +209,7 @@ void CudaBackend::lay_out_step(int64_t page_tokens) {
   for (size_t i = 0; i < wide.size(); ++i)
     std::ranges::copy(wide[i], step_host_.begin() + static_cast<ptrdiff_t>(first_wide + i * sm90::kStepTileInts));
   auto* data = static_cast<int32_t*>(keep(step_buffer_, std::max<size_t>(step_host_.size(), 1) * sizeof(int32_t)));
-  if (n > 0) MINILLM_CUDA(cudaMemcpyAsync(data, step_host_.data(), step_host_.size() * sizeof(int32_t), cudaMemcpyHostToDevice, stream_));
+  if (n > 0) MINILLM_CUDA(cudaMemcpyAsync(data, step_host_.data(), step_host_.size() * sizeof(int32_t), cudaMemcpyHostToDevice, stream()));
   step_.tokens = data;
   step_.positions = data + n;
   step_.slots = data + 2 * n;
@@ -230,9 +243,9 @@ MachinePeaks CudaBackend::measure_peaks() {
   const auto seconds = [&](auto&& work) {
     double best = 0;
     for (int i = 0; i < 4; ++i) {  // The first warms up.
-      MINILLM_CUDA(cudaEventRecord(begin, stream_));
+      MINILLM_CUDA(cudaEventRecord(begin, stream()));
       work();
-      MINILLM_CUDA(cudaEventRecord(end, stream_));
+      MINILLM_CUDA(cudaEventRecord(end, stream()));
       MINILLM_CUDA(cudaEventSynchronize(end));
       float ms = 0;
       MINILLM_CUDA(cudaEventElapsedTime(&ms, begin, end));
@@ -242,10 +255,10 @@ MachinePeaks CudaBackend::measure_peaks() {
   };
   MachinePeaks peaks;
   peaks.read_gb_s = 2e-9 * static_cast<double>(kBytes) /
-                    seconds([&] { MINILLM_CUDA(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, stream_)); });
+                    seconds([&] { MINILLM_CUDA(cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, stream())); });
   peaks.float_gflop_s =
       2e-9 * static_cast<double>(kSide * kSide * kSide) / seconds([&] {
-        dense_->run(to.data(), from.data(), from.data(), {Dtype::kBF16, Dtype::kF32, kSide, kSide, kSide, kSide}, stream_);
+        dense_->run(to.data(), from.data(), from.data(), {Dtype::kBF16, Dtype::kF32, kSide, kSide, kSide, kSide}, stream());
       });
   (void)cudaEventDestroy(begin);
   (void)cudaEventDestroy(end);

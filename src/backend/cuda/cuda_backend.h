@@ -79,6 +79,10 @@ class CudaBackend : public Backend {
   void attend(TensorView out, ConstTensorView q, const KeyLayout& layout, const AttentionRows& rows, const AttentionParams& params,
               TensorView lse, int64_t max_keys);
 
+  /// The stream, after the products that still wait to be joined have gone to it: every operation but a product takes it from here.
+  cudaStream_t stream();
+  /// In a whole step, products wait for those that follow them, to become one kernel (product_chain.cu).
+  void multiply(const FewTokenProduct& p);
   void few_tokens(TensorView out, ConstTensorView x, const CudaWeight& w, ConstTensorView norm, float eps, Epilogue epilogue,
                   bool gelu = false);
   static AppendInputs append_inputs(ConstTensorView qkv, const AttentionInput& w, ConstTensorView angles);
@@ -122,11 +126,15 @@ class CudaBackend : public Backend {
   int index_;
   int n_multiprocessors_ = 0;
   bool has_wgmma_ = false;  ///< sm_90: the kernels under sm90/ run.
+  /// Blocks of a chain wait for each other, so two chains at once could keep each other from running: one backend a device makes them.
+  bool may_chain_ = false;
+  std::vector<FewTokenProduct> joined_;
   std::string description_;
-  cudaStream_t stream_ = nullptr;
+  cudaStream_t stream_ = nullptr;                                      ///< Operations use stream().
   std::shared_ptr<MemoryUse> memory_ = std::make_shared<MemoryUse>();  ///< Shared with the buffers, which may outlive the backend.
   int64_t n_allocations_ = 0;
-  Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, split_gated_, decode_, argmax_scratch_, tickets_, chosen_;
+  Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, split_gated_, decode_, argmax_scratch_, tickets_, chosen_,
+      chain_barrier_;
   std::vector<Constants> constants_;
   std::vector<Record> records_;
   /// In a whole step nobody looks at q: attention appends and rotates for itself, which is a kernel less a layer.

@@ -39,13 +39,13 @@ void CudaBackend::dense_product(const DenseOutput& out, const void* inputs, cons
   const auto at = [&](int64_t row) {
     return static_cast<std::byte*>(out.data) + static_cast<size_t>(tensor.first_row + row) * block_bytes(out.dtype);
   };
-  if (tensor.codes != Codes::kNibbles && tensor.codes != Codes::kBytes) return dense_->run(at(0), inputs, tensor.data, shape, stream_);
+  if (tensor.codes != Codes::kNibbles && tensor.codes != Codes::kBytes) return dense_->run(at(0), inputs, tensor.data, shape, stream());
   const int64_t chunk = std::max<int64_t>(static_cast<int64_t>(kDequantisedBytes) / (2 * stride) / kTileRows, 1) * kTileRows;
   void* plain = keep(weights_, static_cast<size_t>(std::min(chunk, tensor.rows) * stride) * sizeof(uint16_t));
   for (int64_t row = 0; row < tensor.rows; row += chunk) {
     shape.n = std::min(chunk, tensor.rows - row);
-    dequantise(plain, shape.dtype, tensor, row, shape.n, stream_);
-    dense_->run(at(row), inputs, plain, shape, stream_);
+    dequantise(plain, shape.dtype, tensor, row, shape.n, stream());
+    dense_->run(at(row), inputs, plain, shape, stream());
   }
 }
 
@@ -63,7 +63,7 @@ void CudaBackend::many_tokens(TensorView out, ConstTensorView x, const CudaWeigh
       inputs = x.data;
       if (x.dtype != as || stride != k) {
         void* narrow = keep(narrow_, static_cast<size_t>(n_tokens * stride) * block_bytes(as));
-        convert(narrow, as, x.f32(), n_tokens, k, stride, stream_);
+        convert(narrow, as, x.f32(), n_tokens, k, stride, stream());
         inputs = narrow;
       }
       inputs_as = as;
@@ -74,7 +74,7 @@ void CudaBackend::many_tokens(TensorView out, ConstTensorView x, const CudaWeigh
 
 const void* CudaBackend::normed(ConstTensorView x, ConstTensorView weight, float eps, Dtype as) {
   void* narrow = keep(narrow_, static_cast<size_t>(x.n_elements()) * block_bytes(as));
-  norm_to(narrow, as, x.f32(), weight.f32(), x.dim(0), x.dim(1), eps, stream_);
+  norm_to(narrow, as, x.f32(), weight.f32(), x.dim(0), x.dim(1), eps, stream());
   return narrow;
 }
 
@@ -103,7 +103,7 @@ void CudaBackend::many_attention_output(TensorView x, ConstTensorView attended, 
   const void* inputs = attended.data;
   if (attended.dtype != *as) {
     void* narrow = keep(narrow_, static_cast<size_t>(attended.n_elements()) * block_bytes(*as));
-    convert(narrow, *as, attended.f32(), attended.dim(0), attended.dim(1), attended.dim(1), stream_);
+    convert(narrow, *as, attended.f32(), attended.dim(0), attended.dim(1), attended.dim(1), stream());
     inputs = narrow;
   }
   add_product(x, inputs, w, post_norm, eps);
@@ -117,7 +117,7 @@ void CudaBackend::many_feed_forward(TensorView x, const FeedForward& w) {
   void* const gate_up = scratch(1, n_rows, 2 * ffn).data;
   dense_products({gate_up, between, 2 * ffn, false}, normed(x, w.norm, w.norm_eps, *as), *w.gate_up, n_rows);
   void* const gated = keep(narrow_, static_cast<size_t>(n_rows * ffn) * block_bytes(*down_as));
-  gate_to(gated, *down_as, gate_up, between, n_rows, ffn, w.activation, stream_);
+  gate_to(gated, *down_as, gate_up, between, n_rows, ffn, w.activation, stream());
   add_product(x, gated, *w.down, w.post_norm, w.norm_eps);
 }
 
@@ -152,7 +152,7 @@ void CudaBackend::narrow_attention(TensorView out, ConstTensorView q, const Cuda
   p.max_keys = step.max_keys;
   p.tickets = static_cast<int*>(tickets_.data());
   p.n_multiprocessors = n_multiprocessors_;
-  sm90::step_attention(p, stream_);
+  sm90::step_attention(p, stream());
 }
 
 }  // namespace minillm::cuda

@@ -1,5 +1,7 @@
 // cuda_operations.cpp - the choice of a kernel for each operation.
 #include <algorithm>
+#include <array>
+#include <span>
 #include <utility>
 
 #include "backend/cuda/check.h"
@@ -26,16 +28,16 @@ void CudaBackend::embed(TensorView out, const PackedWeight& table, float scale) 
   if (weight.tensors.size() != 1) throw Error(ErrorCode::kUnsupported, "cuda: an embedding of several tensors");
   for (TokenId token : batch_.tokens)
     if (token < 0 || token >= table.rows()) throw Error(ErrorCode::kInvalidArgument, "embed: token ", token, " of ", table.rows());
-  cuda::embed(out.f32(), weight.tensors[0], step_.tokens, out.dim(0), scale, stream_);
+  cuda::embed(out.f32(), weight.tensors[0], step_.tokens, out.dim(0), scale, stream());
 }
 
 void CudaBackend::rope_angles(TensorView angles, std::span<const float> inverse_frequencies) {
   const float* frequencies = constants(inverse_frequencies);
-  cuda::rope_angles(angles.f32(), step_.positions, frequencies, angles.dim(0), static_cast<int64_t>(inverse_frequencies.size()), stream_);
+  cuda::rope_angles(angles.f32(), step_.positions, frequencies, angles.dim(0), static_cast<int64_t>(inverse_frequencies.size()), stream());
 }
 
 void CudaBackend::rms_norm(TensorView out, ConstTensorView x, ConstTensorView weight, float eps) {
-  cuda::rms_norm(out.f32(), x.f32(), weight.f32(), x.dim(0), x.dim(1), eps, stream_);
+  cuda::rms_norm(out.f32(), x.f32(), weight.f32(), x.dim(0), x.dim(1), eps, stream());
 }
 
 void CudaBackend::matmul(TensorView out, ConstTensorView x, const PackedWeight& w) {
@@ -43,6 +45,26 @@ void CudaBackend::matmul(TensorView out, ConstTensorView x, const PackedWeight& 
     few_tokens(out, x, own(w), {}, 0.0f, Epilogue::kStore);
   else
     many_tokens(out, x, own(w));
+}
+
+cudaStream_t CudaBackend::stream() {
+  if (joined_.empty()) return stream_;
+  std::array<FewTokenProduct, kMostChained> products;
+  const auto end = std::ranges::copy(joined_, products.begin()).out;
+  joined_.clear();  // First: an error must not leave them.
+  const std::span<const FewTokenProduct> all(products.begin(), end);
+  if (!in_whole_step_ || chain_pays(all))  // Outside of steps speed hardly matters, and tests see chains of any size.
+    product_chain(all, static_cast<unsigned int*>(chain_barrier_.data()), stream_);
+  else
+    for (const FewTokenProduct& p : all) few_token_product(p, stream_);
+  return stream_;
+}
+
+void CudaBackend::multiply(const FewTokenProduct& p) {
+  if (!may_chain_ || !joins_chain(p)) return few_token_product(p, stream());
+  if (joined_.size() == kMostChained || (!joined_.empty() && !chains_with(joined_.front(), p))) (void)stream();
+  joined_.push_back(p);
+  if (!in_whole_step_) (void)stream();
 }
 
 /// norm may be empty; kAdd needs nothing of the weight, kGated is decided by the caller.
@@ -61,7 +83,7 @@ void CudaBackend::few_tokens(TensorView out, ConstTensorView x, const CudaWeight
   for (const DeviceTensor& tensor : w.tensors) {
     if (takes_few_tokens(tensor)) {
       p.w = tensor;
-      few_token_product(p, stream_);
+      multiply(p);
     } else {
       plain_tokens(out, x, tensor);
     }
@@ -72,11 +94,11 @@ void CudaBackend::plain_tokens(TensorView out, ConstTensorView x, const DeviceTe
   const float* inputs = x.f32();
   if (tensor.stride != tensor.cols) {
     void* padded = keep(narrow_, static_cast<size_t>(x.dim(0) * tensor.stride) * sizeof(float));
-    convert(padded, Dtype::kF32, inputs, x.dim(0), tensor.cols, tensor.stride, stream_);
+    convert(padded, Dtype::kF32, inputs, x.dim(0), tensor.cols, tensor.stride, stream());
     inputs = static_cast<const float*>(padded);
   }
   for (int64_t t = 0; t < x.dim(0); t += 8)
-    plain_product(out.f32() + t * out.dim(1), out.dim(1), inputs + t * tensor.stride, tensor, std::min<int64_t>(8, x.dim(0) - t), stream_);
+    plain_product(out.f32() + t * out.dim(1), out.dim(1), inputs + t * tensor.stride, tensor, std::min<int64_t>(8, x.dim(0) - t), stream());
 }
 
 bool CudaBackend::fuses(const PackedWeight& w, int64_t n_rows) {
@@ -135,7 +157,7 @@ void CudaBackend::feed_forward(TensorView x, const FeedForward& w) {
   up.split_inputs = n_rows > 1 ? keep(split_inputs_, split_input_bytes(n_rows, w.gate_up->cols())) : nullptr;
   up.split_out = keep(split_gated_, split_input_bytes(n_rows, w.down->cols()));
   up.next = down.w = own(*w.down).tensors[0];
-  few_token_product(up, stream_);
+  multiply(up);
 
   const TensorView projected = w.post_norm ? scratch(1, n_rows, w.down->rows()) : x;
   down.split_inputs = up.split_out;
@@ -143,7 +165,7 @@ void CudaBackend::feed_forward(TensorView x, const FeedForward& w) {
   down.out = projected.f32();
   down.out_stride = projected.dim(1);
   down.epilogue = w.post_norm ? Epilogue::kStore : Epilogue::kAdd;
-  few_token_product(down, stream_);
+  multiply(down);
   if (!w.post_norm) return;
   rms_norm(projected, projected, w.post_norm, w.norm_eps);
   add(x, projected);
@@ -161,9 +183,9 @@ void CudaBackend::rotate_and_append(TensorView q, ConstTensorView qkv, const Att
   const CudaKvStorage& storage = own(kv);
   const AppendInputs in = append_inputs(qkv, w, angles);
   if (q.dtype != Dtype::kF32)
-    append_rows(q.data, in, step_on(storage), storage.layout(layer), stream_);
+    append_rows(q.data, in, step_on(storage), storage.layout(layer), stream());
   else
-    cuda::rotate_and_append(q.f32(), in, step_on(storage), storage.layout(layer), stream_);
+    cuda::rotate_and_append(q.f32(), in, step_on(storage), storage.layout(layer), stream());
 }
 
 AppendInputs CudaBackend::append_inputs(ConstTensorView qkv, const AttentionInput& w, ConstTensorView angles) {
@@ -195,7 +217,7 @@ void* CudaBackend::decode_scratch(int64_t n_rows, const AttentionScalars& scalar
     void* scratch = keep(decode_, std::max(bytes, decode_.bytes()));
     forget_records();
     decode_counters_ = counters;
-    MINILLM_CUDA(cudaMemsetAsync(scratch, 0, counters, stream_));
+    MINILLM_CUDA(cudaMemsetAsync(scratch, 0, counters, stream()));
   }
   return decode_.data();
 }
@@ -205,19 +227,19 @@ void CudaBackend::attend(TensorView out, ConstTensorView q, const KeyLayout& lay
   const AttentionScalars scalars = scalars_of(params);
   float* lse_data = lse ? lse.f32() : nullptr;
   if (params.flash && decodes(layout, rows, scalars)) {
-    decode_attention(out.f32(), lse_data, q.f32(), layout, rows.step, scalars, decode_scratch(rows.n_rows, scalars), stream_);
+    decode_attention(out.f32(), lse_data, q.f32(), layout, rows.step, scalars, decode_scratch(rows.n_rows, scalars), stream());
     return;
   }
   if (params.flash && attends_in_chunks(layout, rows, scalars)) {
-    chunk_attention(out.f32(), lse_data, q.f32(), layout, rows.step, scalars, stream_);
+    chunk_attention(out.f32(), lse_data, q.f32(), layout, rows.step, scalars, stream());
     return;
   }
   if (params.flash) {
-    flash_attention(out.f32(), lse_data, q.f32(), layout, rows, scalars, stream_);
+    flash_attention(out.f32(), lse_data, q.f32(), layout, rows, scalars, stream());
     return;
   }
   const Buffer scores = allocate(static_cast<size_t>(rows.n_rows * params.n_heads * std::max<int64_t>(max_keys, 1)) * sizeof(float));
-  standard_attention(out.f32(), lse_data, q.f32(), layout, rows, scalars, static_cast<float*>(scores.data()), max_keys, stream_);
+  standard_attention(out.f32(), lse_data, q.f32(), layout, rows, scalars, static_cast<float*>(scores.data()), max_keys, stream());
 }
 
 void CudaBackend::attention(TensorView out, ConstTensorView q, const KvStorage& kv, int64_t layer, const AttentionParams& params,
@@ -230,7 +252,7 @@ void CudaBackend::attention(TensorView out, ConstTensorView q, const KvStorage& 
     if (left.q != q.data || left.kv != &kv || left.layer != layer || lse || !params.flash)
       throw Error(ErrorCode::kInternal, "cuda: attention of another layer than the one that attention_input began");
     const AttentionScalars scalars = scalars_of(params);
-    append_and_attend(out.f32(), left.inputs, storage.layout(layer), step, scalars, decode_scratch(step.n_rows, scalars), stream_);
+    append_and_attend(out.f32(), left.inputs, storage.layout(layer), step, scalars, decode_scratch(step.n_rows, scalars), stream());
     return;
   }
   attend(out, q, storage.layout(layer), {step, step.n_rows, 0, 0}, params, lse, step.max_keys);
@@ -243,25 +265,25 @@ void CudaBackend::dense_attention(TensorView out, ConstTensorView q, ConstTensor
   attend(out, q, layout, {{}, q.dim(0) * q.dim(1), q.dim(1), n_keys}, params, lse, n_keys);
 }
 
-void CudaBackend::add(TensorView x, ConstTensorView y) { cuda::add(x.f32(), y.f32(), x.n_elements(), stream_); }
+void CudaBackend::add(TensorView x, ConstTensorView y) { cuda::add(x.f32(), y.f32(), x.n_elements(), stream()); }
 
 void CudaBackend::gated_activation(TensorView out, ConstTensorView gate_up, Activation activation) {
-  cuda::gated_activation(out.f32(), gate_up.f32(), out.dim(0), out.dim(1), activation, stream_);
+  cuda::gated_activation(out.f32(), gate_up.f32(), out.dim(0), out.dim(1), activation, stream());
 }
 
 void CudaBackend::gather_rows(TensorView out, ConstTensorView x, std::span<const int32_t> rows) {
   if (rows.empty()) return;
   auto* device_rows = static_cast<int32_t*>(keep(rows_buffer_, rows.size_bytes()));
-  MINILLM_CUDA(cudaMemcpyAsync(device_rows, rows.data(), rows.size_bytes(), cudaMemcpyHostToDevice, stream_));
-  cuda::gather_rows(out.f32(), x.f32(), device_rows, static_cast<int64_t>(rows.size()), x.dim(1), stream_);
+  MINILLM_CUDA(cudaMemcpyAsync(device_rows, rows.data(), rows.size_bytes(), cudaMemcpyHostToDevice, stream()));
+  cuda::gather_rows(out.f32(), x.f32(), device_rows, static_cast<int64_t>(rows.size()), x.dim(1), stream());
 }
 
-void CudaBackend::softcap(TensorView x, float c) { cuda::softcap(x.f32(), x.n_elements(), c, stream_); }
+void CudaBackend::softcap(TensorView x, float c) { cuda::softcap(x.f32(), x.n_elements(), c, stream()); }
 
 void CudaBackend::choose_highest(ConstTensorView logits) {
   n_chosen_ = logits.dim(0);
   auto* ids = static_cast<int32_t*>(keep(chosen_, static_cast<size_t>(std::max(n_chosen_, kFewTokens)) * sizeof(int32_t)));
-  argmax(ids, logits.f32(), n_chosen_, logits.dim(1), argmax_scratch_.data(), stream_);
+  argmax(ids, logits.f32(), n_chosen_, logits.dim(1), argmax_scratch_.data(), stream());
 }
 
 void CudaBackend::chosen(std::span<TokenId> ids) { download(ids.data(), chosen_.data(), ids.size_bytes()); }

@@ -9,6 +9,9 @@ namespace minillm::cuda {
 
 int multiprocessors();  ///< Of the current device.
 
+/// Long rows without a norm are summed in 16 parts, whatever the number of tokens.
+inline bool is_wide(const FewTokenProduct& p) { return p.w.cols > 4096 && p.norm == nullptr && p.epilogue != Epilogue::kGated; }
+
 template <Format kFormat, int kNTiles, int kMTiles, bool kOneToken, int kWarps = kProductWarps>
 void launch_product(const FewTokenProduct& p, cudaStream_t stream) {
   const auto kernel = few_token_kernel<kFormat, kNTiles, kMTiles, kOneToken, kWarps>;
@@ -20,6 +23,16 @@ void launch_product(const FewTokenProduct& p, cudaStream_t stream) {
   allow_shared(kernel, shared);
   const int64_t at_once = multiprocessors() * kProductBlocks<kNTiles, kMTiles, kWarps>;
   launch(kernel, static_cast<unsigned>(std::min(n_groups, at_once)), 32 * kWarps, shared, stream, p, n_groups, half_tiles);
+}
+
+template <Format kFormat>
+void split_inputs(FewTokenProduct& p, cudaStream_t stream) {
+  const int64_t padded = (p.w.stride + kUnitColumns - 1) / kUnitColumns * kUnitColumns;
+  auto* split = static_cast<__nv_bfloat16*>(p.split_inputs);
+  auto* factors = reinterpret_cast<float*>(split + 2 * padded * p.n_tokens);
+  launch(split_kernel<kFormat>, static_cast<unsigned>(p.n_tokens), kSplitThreads, 0, stream, split, factors, p.x, p.norm, p.eps, p.w.cols,
+         padded);
+  p.factors = p.norm == nullptr ? nullptr : factors;
 }
 
 /// Long rows without a norm: always with 16 warps, whatever the number of tokens, since the warps decide the order of sums.
@@ -35,15 +48,8 @@ void wide_product(const FewTokenProduct& p, cudaStream_t stream) {
 
 template <Format kFormat>
 void few_token_product_in(FewTokenProduct p, cudaStream_t stream) {
-  const bool gated = p.epilogue == Epilogue::kGated, wide = p.w.cols > 4096 && p.norm == nullptr && !gated;
-  if (p.n_tokens > 1 && !p.is_split) {
-    const int64_t padded = (p.w.stride + kUnitColumns - 1) / kUnitColumns * kUnitColumns;
-    auto* split = static_cast<__nv_bfloat16*>(p.split_inputs);
-    auto* factors = reinterpret_cast<float*>(split + 2 * padded * p.n_tokens);
-    launch(split_kernel<kFormat>, static_cast<unsigned>(p.n_tokens), kSplitThreads, 0, stream, split, factors, p.x, p.norm, p.eps, p.w.cols,
-           padded);
-    p.factors = p.norm == nullptr ? nullptr : factors;
-  }
+  const bool gated = p.epilogue == Epilogue::kGated, wide = is_wide(p);
+  if (p.n_tokens > 1 && !p.is_split) split_inputs<kFormat>(p, stream);
   if (wide) return wide_product<kFormat>(p, stream);
   if (p.n_tokens == 1 && !p.is_split)
     return gated ? launch_product<kFormat, 1, 2, true>(p, stream) : launch_product<kFormat, 1, 1, true>(p, stream);

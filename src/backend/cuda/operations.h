@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <span>
 
 #include "minillm/config.h"
 #include "minillm/types.h"
@@ -120,6 +121,17 @@ bool takes_few_tokens(const DeviceTensor& w);
 size_t split_input_bytes(int64_t n_tokens, int64_t cols);
 /// A token's result is the same bit for bit whatever the tokens beside it.
 void few_token_product(const FewTokenProduct& p, cudaStream_t stream);
+
+// product_chain.cu: products that follow each other, as one kernel.
+constexpr size_t kMostChained = 4;
+/// Whether a product may be part of a chain on this device, and whether two of those may be in the same one.
+bool joins_chain(const FewTokenProduct& p);
+bool chains_with(const FewTokenProduct& a, const FewTokenProduct& b);
+/// Whether a chain of them takes less time than one after the other.
+bool chain_pays(std::span<const FewTokenProduct> products);
+/// The same bits as few_token_product for each, in order. `barrier` is a word of device memory, 0 at first; the kernel's blocks wait for
+/// each other, so no other kernel that does may run beside it.
+void product_chain(std::span<const FewTokenProduct> products, unsigned int* barrier, cudaStream_t stream);
 
 // argmax.cu
 /// Scratch must hold zeros before the first call.

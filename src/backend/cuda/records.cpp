@@ -23,7 +23,7 @@ void CudaBackend::repeat(const StepKey& key, const std::function<void()>& work) 
     return;
   }
   if (record->graph == nullptr) record->graph = capture([&] { whole_step(work); });
-  MINILLM_CUDA(cudaGraphLaunch(record->graph, stream_));
+  MINILLM_CUDA(cudaGraphLaunch(record->graph, stream()));
 }
 
 void CudaBackend::whole_step(const std::function<void()>& work) {
@@ -31,11 +31,13 @@ void CudaBackend::whole_step(const std::function<void()>& work) {
     CudaBackend& backend;
     ~Leave() {
       backend.in_whole_step_ = false;
+      backend.joined_.clear();
       backend.left_to_attention_.reset();
     }
   } leave{*this};
   in_whole_step_ = true;
   work();
+  (void)stream();
   if (left_to_attention_) throw Error(ErrorCode::kInternal, "cuda: attention_input without attention");
 }
 

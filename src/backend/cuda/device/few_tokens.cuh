@@ -20,17 +20,19 @@ constexpr int kProductWarps = 8, kWideProductWarps = 16;  ///< Wide: for long ro
 constexpr int kSplitThreads = 32 * kProductWarps;
 
 /// The part of a row that a thread works on at a time: float4 number threadIdx.x + i * kThreads. All loads are issued before the first
-/// is used: a row comes from L2, and one wait for each of its elements would take longer than the weights.
+/// is used: a row comes from L2, and one wait for each of its elements would take longer than the weights. Past the L1 cache, which may
+/// hold what a row was before the last product of a chain.
 constexpr int kRowBatch = 2;
-template <int kThreads>
-__device__ __forceinline__ void load_batch(float4 (&batch)[kRowBatch], const float* x, int64_t n, int64_t first) {
+template <int kThreads, int kBatch>
+__device__ __forceinline__ void load_batch(float4 (&batch)[kBatch], const float* x, int64_t n, int64_t first) {
 #pragma unroll
-  for (int i = 0; i < kRowBatch; ++i) {
+  for (int i = 0; i < kBatch; ++i) {
     const int64_t at = 4 * (first + threadIdx.x + i * kThreads);
     if (at + 3 < n && reinterpret_cast<uintptr_t>(x) % 16 == 0) {
-      batch[i] = *reinterpret_cast<const float4*>(x + at);
+      batch[i] = __ldcg(reinterpret_cast<const float4*>(x + at));
     } else {
-      batch[i] = {at < n ? x[at] : 0.0f, at + 1 < n ? x[at + 1] : 0.0f, at + 2 < n ? x[at + 2] : 0.0f, at + 3 < n ? x[at + 3] : 0.0f};
+      batch[i] = {at < n ? __ldcg(x + at) : 0.0f, at + 1 < n ? __ldcg(x + at + 1) : 0.0f, at + 2 < n ? __ldcg(x + at + 2) : 0.0f,
+                  at + 3 < n ? __ldcg(x + at + 3) : 0.0f};
     }
   }
 }
@@ -56,16 +58,17 @@ __device__ __forceinline__ void store_split(__nv_bfloat16* chunk, int e, const f
 
 /// Writes row x, times the norm's weight where there is one, as high and low parts: chunk c of 32 begins at out + c * chunk_stride, its
 /// low part 32 elements behind. Returns the sum of this thread's squares of x: the norm's factor is applied to the product's sums.
-template <Format kFormat, int kThreads>
+/// `weights`: the norm's first batch on entry, its last one after.
+template <Format kFormat, int kThreads, int kBatch>
 __device__ __forceinline__ float split_row(__nv_bfloat16* out, int64_t chunk_stride, const float* x, const float* norm,
-                                           float4 (&weights)[kRowBatch], int64_t n, int64_t padded) {
+                                           float4 (&weights)[kBatch], int64_t n, int64_t padded) {
   float sum = 0.0f;
-  for (int64_t first = 0; 4 * first < padded; first += kRowBatch * kThreads) {
-    float4 batch[kRowBatch];
+  for (int64_t first = 0; 4 * first < padded; first += kBatch * kThreads) {
+    float4 batch[kBatch];
     load_batch<kThreads>(batch, x, n, first);
     if (norm != nullptr && first != 0) load_batch<kThreads>(weights, norm, n, first);
 #pragma unroll
-    for (int i = 0; i < kRowBatch; ++i) {
+    for (int i = 0; i < kBatch; ++i) {
       const int64_t at = 4 * (first + threadIdx.x + i * kThreads);
       if (at >= padded) break;
       float4 v = batch[i];
@@ -134,18 +137,19 @@ template <int kMTiles>
 __device__ __forceinline__ float residual_of(const FewTokenProduct& p, int64_t group) {
   const int i = threadIdx.x, row = i % kTileRows, m = i / kTileRows % kMTiles, token = i / (kMTiles * kTileRows);
   const int64_t n = (group * kMTiles + m) * kTileRows + row;
-  return p.epilogue == Epilogue::kAdd && token < p.n_tokens && n < p.w.rows ? p.out[token * p.out_stride + p.w.first_row + n] : 0.0f;
+  return p.epilogue == Epilogue::kAdd && token < p.n_tokens && n < p.w.rows ? __ldcg(p.out + token * p.out_stride + p.w.first_row + n)
+                                                                            : 0.0f;
 }
 
-/// Adds the warps' sums of the tiles of `group` and applies the norm's factor and the epilogue. `sums`: [warp][tile][row][token].
-/// `before`: what residual_of gave.
-template <int kNTiles, int kMTiles, int kWarps, typename Factor>
+/// Adds the kSums partial sums of the tiles of `group` and applies the norm's factor and the epilogue. `sums`: [part][tile][row][token].
+/// `before`: what residual_of gave, where kEarly.
+template <int kNTiles, int kMTiles, int kSums, int kThreads, bool kEarly, typename Factor>
 __device__ __forceinline__ void finish_tiles(const FewTokenProduct& p, const float* sums, int64_t group, float before, Factor&& factor) {
-  constexpr int kTokens = 4 * kNTiles, kPart = kMTiles * kTileRows * kTokens, kThreads = 32 * kWarps;
+  constexpr int kTokens = 4 * kNTiles, kPart = kMTiles * kTileRows * kTokens;
   const auto total = [&](int m, int row, int token) {
     float sum = 0.0f;
 #pragma unroll
-    for (int w = 0; w < kWarps; ++w) sum += sums[w * kPart + (m * kTileRows + row) * kTokens + token];
+    for (int w = 0; w < kSums; ++w) sum += sums[w * kPart + (m * kTileRows + row) * kTokens + token];
     return sum * factor(token);
   };
   if (p.epilogue == Epilogue::kGated) {
@@ -165,7 +169,7 @@ __device__ __forceinline__ void finish_tiles(const FewTokenProduct& p, const flo
     if (n >= p.w.rows) continue;
     float* out = p.out + token * p.out_stride + p.w.first_row + n;
     if (p.epilogue == Epilogue::kAdd)
-      *out = (kResidualEarly<kNTiles> && i < kThreads ? before : *out) + total(m, row, token);
+      *out = (kEarly && i < kThreads ? before : *out) + total(m, row, token);
     else
       *out = total(m, row, token);
   }
@@ -263,7 +267,7 @@ __global__ void __launch_bounds__(32 * kWarps, (kProductBlocks<kNTiles, kMTiles,
         to[8 * kTokens] = acc[m][n][2] + acc[m][n][3];
       }
     __syncthreads();  // Before anyone writes `mine` again there is another one of these.
-    finish_tiles<kNTiles, kMTiles, kWarps>(p, mine, group, before, factor);
+    finish_tiles<kNTiles, kMTiles, kWarps, 32 * kWarps, kResidualEarly<kNTiles>>(p, mine, group, before, factor);
   }
 }
 

@@ -49,10 +49,11 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared,
   MINILLM_CUDA(cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...));
 }
 
-/// Lets a kernel use `shared` bytes of dynamic shared memory; more than 48 KiB must be asked for. Once for each kernel and size.
+/// Lets a kernel use `shared` bytes of dynamic shared memory; more than 48 KiB, its static ones included, must be asked for. Once for each
+/// kernel and size.
 template <typename Kernel>
 void allow_shared(Kernel kernel, size_t shared) {
-  if (shared > 48 * 1024) MINILLM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
+  if (shared > 40 * 1024) MINILLM_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared)));
 }
 
 }  // namespace minillm::cuda

@@ -23,8 +23,26 @@ __device__ __forceinline__ int input_place(int e) {
 
 __device__ __forceinline__ uint32_t word_of(const uint4& v, int i) { return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w; }
 
+/// `which` != 0 ? a : b without a branch, where the compiler would make one.
+__device__ __forceinline__ uint32_t select(uint32_t which, uint32_t a, uint32_t b) {
+  uint32_t r;
+  asm("{.reg .pred p; setp.ne.u32 p, %1, 0; selp.b32 %0, %2, %3, p;}" : "=r"(r) : "r"(which), "r"(a), "r"(b));
+  return r;
+}
+__device__ __forceinline__ uint4 select(uint32_t which, const uint4& a, const uint4& b) {
+  return {select(which, a.x, b.x), select(which, a.y, b.y), select(which, a.z, b.z), select(which, a.w, b.w)};
+}
+
 template <Format kFormat>
 struct WeightStage;
+
+/// A stage of shared memory (few_tokens_ring.cuh): units of a tile. bf16: rows of kStageRowBytes, not padded, since copies that do not
+/// begin on 128 bytes at both ends are cut in two. Quantised: codes, scales and offsets, each as in device memory.
+struct StageLayout {
+  int scales_at = 0, offsets_at = 0;  ///< In bytes.
+};
+constexpr int kStageUnits = 8;
+constexpr int kStageRowBytes = kStageUnits * 64 * 2;
 
 template <>
 struct WeightStage<Format::kBF16> {
@@ -42,6 +60,27 @@ struct WeightStage<Format::kBF16> {
         rows[half][chunk] = k < w.stride ? __ldcs(reinterpret_cast<const uint4*>(from + k)) : uint4{};
       }
     }
+  }
+  /// From unit `at` of a stage of shared memory. Odd rows take their chunks in the other order: eight lanes then meet all banks.
+  __device__ __forceinline__ void load_shared(const unsigned char* stage, const StageLayout&, const DeviceTensor& w, int unit, int at,
+                                              int lane) {
+    const uint32_t odd = lane / 4 % 2;
+    const unsigned char* from = stage + lane / 4 * kStageRowBytes + (at * kColumns + lane % 4 * 8) * 2;
+    uint4 raw[2][kChunks];
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+      for (int i = 0; i < kChunks; ++i)
+        raw[half][i] = *reinterpret_cast<const uint4*>(from + half * 8 * kStageRowBytes + (static_cast<uint32_t>(i) ^ odd) * 64);
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+      for (int i = 0; i < kChunks; ++i) rows[half][i] = select(odd, raw[half][1 - i], raw[half][i]);
+    const int left = static_cast<int>(w.stride) - unit * kColumns;
+    if (left >= kColumns) return;
+#pragma unroll
+    for (int chunk = 0; chunk < kChunks; ++chunk)
+      if (chunk * 32 + lane % 4 * 8 >= left) rows[0][chunk] = rows[1][chunk] = uint4{};
   }
   template <int kNTiles, typename Inputs>
   __device__ __forceinline__ void multiply(float (&acc)[kNTiles][4], const DeviceTensor&, Inputs&& inputs) const {
@@ -63,11 +102,11 @@ template <int kGroups>
 struct UnitScales {
   uint4 raw[2][kGroups / 4];  ///< Floats, or halves in the first words.
 
-  __device__ __forceinline__ void load(const void* scales, bool half_scales, const DeviceTensor& w, int64_t tile, int unit, int lane) {
-    const int64_t first = (tile * (w.stride / kUnitColumns) + unit) * kTileRows + lane / 4;
+  /// `unit`: counted from `scales`.
+  __device__ __forceinline__ void load(const void* scales, bool half_scales, int64_t unit, int lane) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const int64_t at = (first + half * 8) * kGroups;
+      const int64_t at = (unit * kTileRows + half * 8 + lane / 4) * kGroups;
       if (half_scales) {
         const uint2 pair = *reinterpret_cast<const uint2*>(static_cast<const __half*>(scales) + at);
         raw[half][0].x = pair.x, raw[half][0].y = pair.y;
@@ -109,11 +148,20 @@ struct WeightStage<Format::kNibbles> {
   UnitScales<4> scales, offsets;
 
   __device__ __forceinline__ void load(const DeviceTensor& w, int64_t tile, int unit, int lane) {
-    const auto* from = static_cast<const uint4*>(w.data) + (tile * (w.stride / kUnitColumns) + unit) * 64 + lane;
+    const int64_t at = tile * (w.stride / kUnitColumns) + unit;
+    const auto* from = static_cast<const uint4*>(w.data) + at * 64 + lane;
     codes[0] = __ldcs(from);
     codes[1] = __ldcs(from + 32);
-    scales.load(w.scale, w.half_scales, w, tile, unit, lane);
-    if (w.offset != nullptr) offsets.load(w.offset, w.half_scales, w, tile, unit, lane);
+    scales.load(w.scale, w.half_scales, at, lane);
+    if (w.offset != nullptr) offsets.load(w.offset, w.half_scales, at, lane);
+  }
+  __device__ __forceinline__ void load_shared(const unsigned char* stage, const StageLayout& layout, const DeviceTensor& w, int, int at,
+                                              int lane) {
+    const auto* from = reinterpret_cast<const uint4*>(stage) + at * 64 + lane;
+    codes[0] = from[0];
+    codes[1] = from[32];
+    scales.load(stage + layout.scales_at, w.half_scales, at, lane);
+    if (w.offset != nullptr) offsets.load(stage + layout.offsets_at, w.half_scales, at, lane);
   }
   template <int kNTiles, typename Inputs>
   __device__ __forceinline__ void multiply(float (&acc)[kNTiles][4], const DeviceTensor& w, Inputs&& inputs) const {
@@ -164,11 +212,20 @@ struct ByteStage {
   UnitScales<kGroups> scales, offsets;
 
   __device__ __forceinline__ void load(const DeviceTensor& w, int64_t tile, int unit, int lane) {
-    const auto* from = static_cast<const uint4*>(w.data) + (tile * (w.stride / kUnitColumns) + unit) * 128 + lane;
+    const int64_t at = tile * (w.stride / kUnitColumns) + unit;
+    const auto* from = static_cast<const uint4*>(w.data) + at * 128 + lane;
 #pragma unroll
     for (int i = 0; i < 4; ++i) codes[i / 2][i % 2] = __ldcs(from + 32 * i);
-    scales.load(w.scale, w.half_scales, w, tile, unit, lane);
-    if (w.offset != nullptr) offsets.load(w.offset, w.half_scales, w, tile, unit, lane);
+    scales.load(w.scale, w.half_scales, at, lane);
+    if (w.offset != nullptr) offsets.load(w.offset, w.half_scales, at, lane);
+  }
+  __device__ __forceinline__ void load_shared(const unsigned char* stage, const StageLayout& layout, const DeviceTensor& w, int, int at,
+                                              int lane) {
+    const auto* from = reinterpret_cast<const uint4*>(stage) + at * 128 + lane;
+#pragma unroll
+    for (int i = 0; i < 4; ++i) codes[i / 2][i % 2] = from[32 * i];
+    scales.load(stage + layout.scales_at, w.half_scales, at, lane);
+    if (w.offset != nullptr) offsets.load(stage + layout.offsets_at, w.half_scales, at, lane);
   }
   template <int kNTiles, typename Inputs>
   __device__ __forceinline__ void multiply(float (&acc)[kNTiles][4], const DeviceTensor& w, Inputs&& inputs) const {

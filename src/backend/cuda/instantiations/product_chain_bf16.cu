@@ -1,0 +1,8 @@
+// product_chain_bf16.cu - chains of products of one storage format.
+#include "backend/cuda/product_chain_launch.cuh"
+
+namespace minillm::cuda {
+
+template void product_chain_in<Format::kBF16>(std::span<const FewTokenProduct>, unsigned int*, cudaStream_t);
+
+}  // namespace minillm::cuda
