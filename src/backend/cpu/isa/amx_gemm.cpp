@@ -31,7 +31,7 @@ class Meanwhile {
   MINILLM_MEMBER explicit Meanwhile(const TileProduct& p)
       : p_(p),
         n_steps_((p.n_rows + TileProduct::kBlockRows - 1) / TileProduct::kBlockRows * p.n_units),
-        finish_every_(p.n_units >= 16 ? p.n_units / 16 : 1) {}
+        finish_every_(p.n_units >= 4 ? p.n_units / 4 : 1) {}
 
   MINILLM_MEMBER void step() {
     for (quarters_due_ += 8 * p_.next.n; quarters_due_ >= n_steps_; quarters_due_ -= n_steps_) unpack_one(p_.next, quarters_++);
@@ -54,7 +54,7 @@ class Meanwhile {
   }
 
  private:
-  static constexpr int64_t kFinishRows = 2;
+  static constexpr int64_t kFinishRows = 8;
 
   MINILLM_MEMBER void finish_some(int64_t n) {
     n = n < end_ - row_ ? n : end_ - row_;
