@@ -89,12 +89,12 @@ struct RoundedRows {
   static constexpr int kTileValues = 16 * 32;  ///< A tile: 16 rows by 32 values of k, 1 KiB.
 };
 
-/// How panels become tiles of bfloat16: [units][16 pairs of k][16 rows][2], a unit a tile.
-using UnpackUnit = void (*)(const uint8_t* panel, int64_t unit, int64_t k, int64_t ahead, uint16_t* to);
+/// How panels become tiles of bfloat16: [units][16 pairs of k][16 rows][2], a unit a tile; here the four pairs of a quarter of one.
+using UnpackQuarter = void (*)(const uint8_t* panel, int64_t quarter, int64_t k, int64_t ahead, uint16_t* to);
 
 /// Units [first, first + n) of two panels, to be unpacked to `to` [2, n, 16, 16, 2].
 struct UnpackTask {
-  UnpackUnit unpack[2] = {};
+  UnpackQuarter unpack[2] = {};
   const uint8_t* panels[2] = {};
   int64_t first = 0, n = 0, k = 0;
   int64_t ahead = 0;  ///< Bytes from what is read to what is fetched into L2 beside it.
@@ -182,7 +182,7 @@ struct Kernels {
   /// Row t of `to` from x [k].
   void (*round_row)(const float* x, int64_t k, const RoundedRows& to, int64_t t) = nullptr;
   /// By format; null for those whose values bfloat16 would coarsen more than activations are.
-  UnpackUnit unpack_unit[kDtypes] = {};
+  UnpackQuarter unpack_quarter[kDtypes] = {};
   void (*unpack_tiles)(const UnpackTask& task) = nullptr;
   void (*multiply_tiles)(const TileProduct& product) = nullptr;
   void (*gate_silu_rounded)(const GateTask& task, const RoundedRows& to) = nullptr;

@@ -101,7 +101,7 @@ struct Worker {
     if (stage >= n_stages()) return {};
     const PanelPair of = items.at(item, stage / n_chunks);
     UnpackTask result{.panels = {of.panels[0], of.panels[1]}, .first = stage % n_chunks * chunk, .k = w.cols(), .ahead = of.stride};
-    for (size_t i = 0; i < 2; ++i) result.unpack[i] = kernels.unpack_unit[static_cast<size_t>(of.dtypes[i])];
+    for (size_t i = 0; i < 2; ++i) result.unpack[i] = kernels.unpack_quarter[static_cast<size_t>(of.dtypes[i])];
     result.n = std::min(chunk, rows.n_units - result.first);
     result.to = reinterpret_cast<uint16_t*>(scratch + stage % 2 * kUnpackedBytes);
     return result;
@@ -171,8 +171,9 @@ TileProducts::TileProducts(ThreadPool& pool, const Kernels& kernels, std::functi
 }
 
 bool TileProducts::take(const CpuWeight& w, int64_t n_rows) const {
-  return exist() && n_rows >= kFewestRows &&
-         std::ranges::all_of(w.segments(), [&](const Segment& s) { return kernels_.unpack_unit[static_cast<size_t>(s.dtype)] != nullptr; });
+  return exist() && n_rows >= kFewestRows && std::ranges::all_of(w.segments(), [&](const Segment& s) {
+           return kernels_.unpack_quarter[static_cast<size_t>(s.dtype)] != nullptr;
+         });
 }
 
 RoundedRows TileProducts::reserved(Buffer& buffer, int64_t n_rows, int64_t k) {

@@ -76,27 +76,44 @@ MINILLM_INLINE void put_quad(uint16_t* to, Bytes codes, const Line& line) {
   });
 }
 
-template <Dtype D>
-void unpack_codes(const uint8_t* panel, int64_t unit, int64_t, int64_t ahead, uint16_t* to) {
-  constexpr PanelFormat kLayout = panel_format(D);
+template <Dtype D, int J>
+MINILLM_INLINE void put_quarter(const uint8_t* unit, const Line& line, uint16_t* to) {
   constexpr bool kWide = unit_kind(D) == UnitKind::kWide;
+  put_quad<kWide>(to, load_quad<D, 2 * J>(unit), line);
+  put_quad<kWide>(to + 64, load_quad<D, 2 * J + 1>(unit), line);
+}
+
+template <Dtype D>
+void unpack_codes(const uint8_t* panel, int64_t quarter, int64_t, int64_t ahead, uint16_t* to) {
+  constexpr PanelFormat kLayout = panel_format(D);
+  const int64_t unit = quarter / 4, j = quarter % 4;
   const uint8_t* const block = panel + unit / kLayout.units * kLayout.block_bytes();
   const uint8_t* const at = block + kLayout.header + unit % kLayout.units * kLayout.unit_bytes;
-  unroll<(kLayout.unit_bytes + 63) / 64>([&](auto i) __attribute__((always_inline)) { __builtin_prefetch(at + ahead + 64 * i, 0, 2); });
-  const Header header = load_header<D>(block);
-  Line line = load_line<D, 0>(header, at);
-  unroll<8>([&](auto q) __attribute__((always_inline)) {
-    if constexpr (unit_kind(D) == UnitKind::kHalves && decltype(q)::value == 4) line = load_line<D, 1>(header, at);
-    put_quad<kWide>(to + 64 * q, load_quad<D, decltype(q)::value>(at), line);
+  constexpr int kQuarterBytes = (kLayout.unit_bytes + 3) / 4;
+  unroll<(kQuarterBytes + 63) / 64>([&](auto i) __attribute__((always_inline)) {
+    __builtin_prefetch(at + ahead + j * kQuarterBytes + 64 * i, 0, 2);
   });
+  const Header header = load_header<D>(block);
+  const Line line = unit_kind(D) == UnitKind::kHalves && j >= 2 ? load_line<D, 1>(header, at) : load_line<D, 0>(header, at);
+  switch (j) {
+    case 0:
+      return put_quarter<D, 0>(at, line, to);
+    case 1:
+      return put_quarter<D, 1>(at, line, to);
+    case 2:
+      return put_quarter<D, 2>(at, line, to);
+    default:
+      return put_quarter<D, 3>(at, line, to);
+  }
 }
 
 /// Float types: 16 values of each k as they are in the file.
 template <Dtype D>
-void unpack_floats(const uint8_t* panel, int64_t unit, int64_t k, int64_t ahead, uint16_t* to) {
+void unpack_floats(const uint8_t* panel, int64_t quarter, int64_t k, int64_t ahead, uint16_t* to) {
   const __m512i adjacent = table(kOrder.adjacent);
-  const int64_t first = unit * kUnit;
-  for (int64_t pair = 0; pair < kUnit / 2; ++pair, to += 32) {
+  constexpr int64_t kQuarter = kUnit / 4;
+  const int64_t first = quarter * kQuarter;
+  for (int64_t pair = 0; pair < kQuarter / 2; ++pair, to += 32) {
     const int64_t left = k - first - 2 * pair;  // Values of k past the end are zeros.
     const __mmask32 have = left >= 2 ? 0xFFFFFFFFu : left == 1 ? 0xFFFFu : 0u;
     const uint8_t* const at = panel + (first + 2 * pair) * kPanelRows * 2;
@@ -110,12 +127,12 @@ void unpack_floats(const uint8_t* panel, int64_t unit, int64_t k, int64_t ahead,
 }
 
 void unpack_tiles(const UnpackTask& task) {
-  for (int64_t i = 0; i < 2 * task.n; ++i) unpack_one(task, i);
+  for (int64_t i = 0; i < 8 * task.n; ++i) unpack_one(task, i);
 }
 
 template <Dtype D>
 void add_codes(Kernels& table) {
-  table.unpack_unit[static_cast<int>(D)] = unpack_codes<D>;
+  table.unpack_quarter[static_cast<int>(D)] = unpack_codes<D>;
 }
 
 }  // namespace
@@ -130,8 +147,8 @@ void add_tile_unpacking(Kernels& table) {
   add_codes<Dtype::kQ4_K>(table);
   add_codes<Dtype::kQ5_K>(table);
   add_codes<Dtype::kQ6_K>(table);
-  table.unpack_unit[static_cast<int>(Dtype::kF16)] = unpack_floats<Dtype::kF16>;
-  table.unpack_unit[static_cast<int>(Dtype::kBF16)] = unpack_floats<Dtype::kBF16>;
+  table.unpack_quarter[static_cast<int>(Dtype::kF16)] = unpack_floats<Dtype::kF16>;
+  table.unpack_quarter[static_cast<int>(Dtype::kBF16)] = unpack_floats<Dtype::kBF16>;
 }
 
 }  // namespace minillm::cpu::MINILLM_ISA
