@@ -3,8 +3,8 @@
 // Source: PTX ISA 8.x, "cp.async.bulk", "mbarrier".
 #pragma once
 
+#include "backend/cuda/device/barrier.cuh"
 #include "backend/cuda/device/few_tokens.cuh"
-#include "backend/cuda/sm90/barrier.cuh"
 
 namespace minillm::cuda {
 
@@ -32,9 +32,9 @@ struct Chain {
 };
 
 struct ChainBarriers {
-  sm90::Barrier weights[kMostStages], empty[kMostStages];
-  sm90::Barrier inputs[kInputSlots], inputs_empty[kInputSlots];
-  sm90::Barrier released[kChainProducts];  ///< The inputs of this product are there.
+  Barrier weights[kMostStages], empty[kMostStages];
+  Barrier inputs[kInputSlots], inputs_empty[kInputSlots];
+  Barrier released[kChainProducts];  ///< The inputs of this product are there.
 };
 
 __device__ __forceinline__ uint64_t read_once_policy() {
@@ -43,12 +43,12 @@ __device__ __forceinline__ uint64_t read_once_policy() {
   return policy;
 }
 /// 16-byte multiples; the bytes count on `barrier`.
-__device__ __forceinline__ void bulk_copy(void* to, const void* from, uint32_t bytes, sm90::Barrier& barrier) {
+__device__ __forceinline__ void bulk_copy(void* to, const void* from, uint32_t bytes, Barrier& barrier) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(to)),
                "l"(from), "r"(bytes), "r"(shared_address(&barrier.word))
                : "memory");
 }
-__device__ __forceinline__ void bulk_copy(void* to, const void* from, uint32_t bytes, sm90::Barrier& barrier, uint64_t policy) {
+__device__ __forceinline__ void bulk_copy(void* to, const void* from, uint32_t bytes, Barrier& barrier, uint64_t policy) {
   asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
                    shared_address(to)),
                "l"(from), "r"(bytes), "r"(shared_address(&barrier.word)), "l"(policy)
@@ -97,7 +97,7 @@ struct StageWalk {
     return false;
   }
   /// Starts the copies of the stage.
-  __device__ __forceinline__ void copy(unsigned char* to, sm90::Barrier& full, uint64_t policy) const {
+  __device__ __forceinline__ void copy(unsigned char* to, Barrier& full, uint64_t policy) const {
     const int tile = group + (step & gated) * half_tiles, first = (step >> gated) * kStageUnits, n = min(kStageUnits, n_units - first);
     if constexpr (kFormat == Format::kBF16) {
       const auto bytes = static_cast<uint32_t>(min(int64_t{n} * 128, row_bytes - first * 128));

@@ -97,7 +97,7 @@ __device__ __forceinline__ void multiply(const Chain& chain, int number, ChainBa
       to[0] = acc[set][0][0] + acc[set][0][1];
       to[8 * kChainTokens] = acc[set][0][2] + acc[set][0][3];
     }
-    sm90::named_sync(1, kChainConsumers);  // Before anyone writes `mine` again there is another one of these.
+    named_sync(1, kChainConsumers);  // Before anyone writes `mine` again there is another one of these.
     finish_tiles<1, kMTiles, kSums, kChainConsumers, true>(product.p, mine, group, before, [&](int) { return my_factor; });
   }
 }
@@ -124,7 +124,7 @@ __device__ __forceinline__ float prepare_inputs(const ChainProduct& product, uns
                                                                    p.x + t * p.w.cols, p.norm, weights, p.w.cols, padded));
     if (threadIdx.x % 32 == 0) squares[t][threadIdx.x / 32] = sum;
   }
-  sm90::named_sync(1, kChainConsumers);
+  named_sync(1, kChainConsumers);
   return p.norm == nullptr ? 1.0f : norm_factor(squares[my_token], p.w.cols, p.eps);
 }
 
@@ -140,7 +140,7 @@ __device__ __forceinline__ void multiply_all(const Chain& chain, ChainBarriers& 
         wait_for_predecessor();
       } else {
         if (threadIdx.x == 0) grid_wait(chain.barrier, arrived);
-        sm90::named_sync(1, kChainConsumers);
+        named_sync(1, kChainConsumers);
       }
       if (threadIdx.x == 0) barriers.released[number].arrive();
     });
@@ -151,7 +151,7 @@ __device__ __forceinline__ void multiply_all(const Chain& chain, ChainBarriers& 
     else
       multiply<kFormat, kPlain, 1, 8>(chain, number, barriers, reader, factor, memory);
     if (number + 1 == chain.n_products) break;
-    sm90::named_sync(1, kChainConsumers);
+    named_sync(1, kChainConsumers);
     if (threadIdx.x == 0) arrived = grid_arrive(chain.barrier, chain.products[number + 1].p.is_split);
   }
 }
@@ -167,12 +167,12 @@ __global__ void __launch_bounds__(kChainThreads, 1) chain_kernel(const __grid_co
   memory.input_ring = memory.ring + chain.n_stages * chain.stage_bytes;
   memory.resident = memory.input_ring + kInputSlots * chain.input_bytes;
   memory.sums = reinterpret_cast<float*>(memory.resident + chain.resident_bytes);
-  const int warp = sm90::uniform(threadIdx.x / 32), lane = threadIdx.x % 32;
+  const int warp = uniform(threadIdx.x / 32), lane = threadIdx.x % 32;
   if (threadIdx.x == 0) {
     for (int i = 0; i < chain.n_stages; ++i) barriers.weights[i].init(1), barriers.empty[i].init(kChainWarps);
     for (int i = 0; i < kInputSlots; ++i) barriers.inputs[i].init(1), barriers.inputs_empty[i].init(kChainWarps);
-    for (sm90::Barrier& released : barriers.released) released.init(1);
-    sm90::fence_barrier_init();
+    for (Barrier& released : barriers.released) released.init(1);
+    fence_barrier_init();
   }
   touch_parameters(chain);
   __syncthreads();
