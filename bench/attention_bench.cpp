@@ -66,6 +66,13 @@ struct Bench {
     const double s = seconds([&] { pool.for_each(items, [&](int64_t, int) { kernels.probe_float(steps); }); });
     return 2e-9 * static_cast<double>(items * steps * kernels.probe_float_macs) / s;
   }
+  /// What 16-bit keys and values allow: the rate of tiles of bfloat16 where there are any.
+  double probe_16_bit_gflops() {
+    if (kernels.probe_tiles == nullptr) return probe_gflops();
+    const int64_t items = 8 * n_threads, steps = 2000;
+    const double s = seconds([&] { pool.for_each(items, [&](int64_t, int) { kernels.probe_tiles(steps); }); });
+    return 2e-9 * static_cast<double>(items * steps * kernels.probe_tile_macs) / s;
+  }
   double probe_gbps() {
     constexpr int64_t kItem = 2 << 20;
     const int64_t items = static_cast<int64_t>(memory.size()) / kItem;
@@ -192,7 +199,8 @@ void run(Bench& bench, Shape s) {
   Case attention(bench, s);
   const auto work = [&] { attention.run(); };
   if (s.rows >= 16)
-    bench.report(attention.name(), "GF/s", 1e-9 * attention.flops(), &Bench::probe_gflops, work);
+    bench.report(attention.name(), "GF/s", 1e-9 * attention.flops(),
+                 s.dtype == Dtype::kF32 ? &Bench::probe_gflops : &Bench::probe_16_bit_gflops, work);
   else
     bench.report(attention.name(), "GB/s", 1e-9 * attention.bytes(), &Bench::probe_gbps, work);
 }
@@ -223,7 +231,7 @@ int answer(Bench& bench) {
   std::string line;
   while (std::getline(std::cin, line)) {
     if (line == "probe") {
-      std::printf("%.2f %.3f\n", bench.probe_gflops(), bench.probe_gbps());
+      std::printf("%.2f %.3f\n", bench.probe_16_bit_gflops(), bench.probe_gbps());
     } else if (line == "run" && attention != nullptr) {
       bench.probe_gflops();  // Wakes the threads, as the products before attention do in a model.
       const double seconds = bench.seconds([&] { attention->run(); });

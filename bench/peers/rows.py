@@ -95,7 +95,7 @@ def attention_rows():
     for width, heads in ((64, (9, 3)), (128, (8, 2))):
         for n in (512, 1024, 2048, 4096, 8192):
             rows.append(AttentionRow(f"attention_d{width}_{n}", "attention", f"attention, causal, d{width}, {n}", (*heads, width, n, 0), 1.5,
-                                     "75% of the float peak"))
+                                     "75% of the bf16 or float peak"))
     for width, heads in ((64, (9, 3)), (128, (32, 8))):
         rows.append(AttentionRow(f"decode_attention_d{width}", "decode_attention", f"decode attention {heads[0]}/{heads[1]}, d{width}, 32k",
                                  (*heads, width, 1, 32767), 1.4, "90% of the read limit"))
