@@ -8,24 +8,12 @@
 // Cost for 16 scores: 4 cycles of tile products at D 64, 8 at D 128; a tile product and a load of a tile take 16 and 8 cycles.
 #include "backend/cpu/isa/amx_attention.h"
 
+#include "backend/cpu/isa/amx_config.h"
+
 namespace minillm::cpu::MINILLM_ISA {
 namespace {
 
-struct alignas(64) TileConfiguration {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-
-void begin() noexcept {
-  TileConfiguration c;
-  for (int i = 0; i < 8; ++i) {
-    c.row_bytes[i] = 64;
-    c.rows[i] = 16;
-  }
-  asm volatile("ldtilecfg %0" ::"m"(c));  // GCC 12's _tile_loadconfig names 8 of the 64 bytes it reads.
-}
-
+void begin() noexcept { configure_tiles(); }
 void end() noexcept { _tile_release(); }
 
 /// What 2^f - 1 falls short of f, in 256ths: by the 7 upper bits of f, whose number is counted from 1/256 on (kReferenceOffset).

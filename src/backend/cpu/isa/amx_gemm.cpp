@@ -6,22 +6,11 @@
 //          time: other ports do that.
 // Order:   each sum is one chain over pairs of k, unit after unit, whatever rows are beside it.
 // Source:  Intel SDM volume 2, TDPBF16PS; Intel optimization manual, chapter 20.
+#include "backend/cpu/isa/amx_config.h"
 #include "backend/cpu/isa/amx_tables.h"
 
 namespace minillm::cpu::MINILLM_ISA {
 namespace {
-
-/// Eight tiles of 16 rows of 64 bytes.
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
-static_assert(sizeof(TileConfig) == 64);
-constexpr TileConfig kConfig;
-
-/// Not _tile_loadconfig: GCC 12 tells its optimiser that only 8 of the 64 bytes are read.
-MINILLM_INLINE void configure_tiles() { asm volatile("ldtilecfg %0" : : "m"(kConfig)); }
 
 constexpr int64_t kTile = RoundedRows::kTileValues, kTileRowBytes = 64, kSumsRow = 32, kSumsRowBytes = 128;
 
