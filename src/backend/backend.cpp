@@ -9,9 +9,13 @@
 
 namespace minillm {
 
-void Backend::reserve_workspace(const WorkspaceShape& shape) {
+std::array<int64_t, 3> scratch_widths(const WorkspaceShape& shape) noexcept {
   const int64_t qkv = (shape.n_heads + 2 * shape.n_kv_heads) * shape.head_dim;
-  const int64_t widths[] = {shape.hidden, std::max({qkv, 2 * shape.ffn, shape.hidden}), std::max(shape.ffn, shape.hidden)};
+  return {shape.hidden, std::max({qkv, 2 * shape.ffn, shape.hidden}), std::max(shape.ffn, shape.hidden)};
+}
+
+void Backend::reserve_workspace(const WorkspaceShape& shape) {
+  const std::array<int64_t, 3> widths = scratch_widths(shape);
   for (size_t i = 0; i < std::size(scratch_); ++i) {
     const size_t bytes = static_cast<size_t>(shape.max_rows * widths[i]) * sizeof(float);
     if (scratch_[i].bytes() >= bytes) continue;

@@ -4,6 +4,7 @@
 // Threads: one caller at a time.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -118,6 +119,9 @@ struct WorkspaceShape {
   int64_t max_context = 0;    ///< Longest sequence, in tokens.
   int64_t max_sequences = 0;  ///< B
 };
+
+/// Row widths of the three scratch buffers of Backend's composites, in floats.
+std::array<int64_t, 3> scratch_widths(const WorkspaceShape& shape) noexcept;
 
 /// Bytes allocated through one backend: buffers, weights, scratch. Page storage is counted by KvStorage::bytes().
 struct MemoryUse {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "backend/footprint.h"
 #include "backend/kv_storage.h"
 #include "base/bytes.h"
 #include "io/tensor_source.h"
@@ -17,7 +18,6 @@ namespace {
 
 constexpr size_t kLongestText = 120;
 constexpr size_t kShownElements = 6;
-constexpr int64_t kPanelRows = 16;  // Packed weights are stored 16 rows at a time.
 
 /// `text` with control bytes escaped, cut at about kLongestText bytes but never inside a UTF-8 sequence.
 std::string shown(const std::string& text) {
@@ -56,23 +56,10 @@ std::string text_of(const std::vector<Element>& values) {
   return out + "]";
 }
 
-/// As the CPU backend holds it: matrices in panels of 16 rows, q4_k and q5_k with 4 more bytes a block; vectors in float32.
-int64_t packed_bytes(const TensorInfo& tensor) {
+/// Vectors are held in float32.
+int64_t packed_bytes(Device::Kind kind, const TensorInfo& tensor) {
   if (tensor.shape.size() != 2) return static_cast<int64_t>(sizeof(float)) * (tensor.shape.empty() ? 1 : tensor.shape[0]);
-  const bool wider = tensor.dtype == Dtype::kQ4_K || tensor.dtype == Dtype::kQ5_K;
-  const int64_t n_blocks = tensor.shape[1] / block_elements(tensor.dtype);
-  return round_up(tensor.shape[0], kPanelRows) * n_blocks * (static_cast<int64_t>(block_bytes(tensor.dtype)) + (wider ? 4 : 0));
-}
-
-/// What a backend takes for a step, as the CPU does it: normalised rows, the widest product and the gated rows in float32; rows quantised
-/// to two int8 terms with scales and sums; and about 128 partial results of attention for each 512 tokens of context.
-int64_t backend_scratch(const ModelConfig& config, int64_t max_rows) {
-  constexpr int64_t kFloat = sizeof(float);
-  const int64_t hidden = config.hidden_size, ffn = config.ffn_size;
-  const int64_t widest_product = std::max({config.q_size() + 2 * config.kv_size(), 2 * ffn, hidden});
-  const int64_t widest_input = std::max({hidden, ffn, config.q_size()});
-  return max_rows * kFloat * (hidden + widest_product + std::max(ffn, hidden)) + max_rows * (2 * widest_input + widest_input * 20 / 32) +
-         ceil_div(config.context_length, 512) * 128 * config.head_dim * kFloat;
+  return weight_footprint(kind, tensor.dtype, tensor.shape[0], tensor.shape[1]);
 }
 
 }  // namespace
@@ -100,7 +87,7 @@ MemoryPlan plan_memory(const FileInfo& info, int64_t context, int64_t batch, Dty
     throw Error(ErrorCode::kInvalidArgument, "plan_memory: context ", context, ", batch ", batch, ", expected at least 1 of each");
   const ModelConfig& config = info.config;
   MemoryPlan plan;
-  for (const TensorInfo& tensor : info.tensors) plan.weights += packed_bytes(tensor);
+  for (const TensorInfo& tensor : info.tensors) plan.weights += packed_bytes(device.kind, tensor);
   const KvShape pages{.n_layers = config.n_layers,
                       .n_kv_heads = config.n_kv_heads,
                       .head_dim = config.head_dim,
@@ -109,14 +96,20 @@ MemoryPlan plan_memory(const FileInfo& info, int64_t context, int64_t batch, Dty
   plan.kv_cache = batch * ceil_div(context, kPageTokens) * pages.page_bytes();
   const int64_t max_rows = std::max(default_step_rows(device.kind, context), batch);
   const int64_t logit_rows = std::min(std::max<int64_t>(batch, 16), logit_rows_at_once(config, max_rows));
-  plan.workspace = workspace_bytes(config, {.max_rows = max_rows, .max_logit_rows = logit_rows, .max_sequences = batch});
-  plan.workspace += backend_scratch(config, max_rows);
-  if (device.kind == Device::Kind::kCpu)
-    plan.workspace += cpu_tile_bytes({.max_rows = max_rows,
-                                      .hidden = config.hidden_size,
-                                      .n_heads = config.n_heads,
-                                      .head_dim = config.head_dim,
-                                      .ffn = config.ffn_size});
+  const WorkspaceShape shape{.max_rows = max_rows,
+                             .max_logit_rows = logit_rows,
+                             .hidden = config.hidden_size,
+                             .n_heads = config.n_heads,
+                             .n_kv_heads = config.n_kv_heads,
+                             .head_dim = config.head_dim,
+                             .ffn = config.ffn_size,
+                             .vocab = config.vocab_size,
+                             .max_context = config.context_length,
+                             .max_sequences = batch};
+  const bool has_quantised = std::ranges::any_of(info.tensors, [](const TensorInfo& tensor) { return is_quantised(tensor.dtype); });
+  plan.workspace = workspace_bytes(config, {.max_rows = max_rows, .max_logit_rows = logit_rows, .max_sequences = batch}) +
+                   step_footprint(device.kind, shape, has_quantised);
+  if (device.kind == Device::Kind::kCpu) plan.workspace += cpu_tile_bytes(shape);
   return plan;
 }
 

@@ -1,6 +1,8 @@
 // file_info_test.cpp - what inspect shows of a file, and the memory plan against what running allocates.
 #include "minillm/file_info.h"
 
+#include "backend/footprint.h"
+
 #include <gtest/gtest.h>
 
 #include "minillm/error.h"
@@ -77,13 +79,24 @@ TEST_F(Inspect, PlansStepsOfAsManyRowsAsTheDeviceTakes) {
   const FileInfo info = inspect_tiny();
   const auto scratch = [&](int64_t context, Device device) { return plan_memory(info, context, 1, Dtype::kF16, device).workspace; };
   const Device gpu{Device::Kind::kCuda, 0};
-  EXPECT_EQ(scratch(512, gpu), scratch(512, {}));  // No step is longer than the context.
+  EXPECT_EQ(scratch(256, gpu), scratch(512, gpu));
   EXPECT_EQ(scratch(8192, {}), scratch(512, {}));
   const int64_t more = scratch(2048, gpu) - scratch(512, gpu);
   EXPECT_EQ(scratch(1024, gpu) - scratch(512, gpu), more / 3);  // Scratch grows with the rows, 512 at a time here.
-  EXPECT_GT(more, 2 * scratch(512, gpu));
+  EXPECT_GT(more, 1536 * info.config.hidden_size * static_cast<int64_t>(sizeof(float)));
   EXPECT_EQ(scratch(8192, gpu), scratch(2048, gpu));
   EXPECT_EQ(MiniLLM::load(info.path).step_rows(), 512);  // What the plan counts with, and the engine feeds.
+}
+
+TEST_F(Inspect, PlansWeightsAsTheDeviceStoresThem) {
+  const auto bytes = [](Device::Kind kind, Dtype dtype, int64_t rows, int64_t cols) { return weight_footprint(kind, dtype, rows, cols); };
+  constexpr Device::Kind kCpu = Device::Kind::kCpu, kCuda = Device::Kind::kCuda;
+  EXPECT_EQ(bytes(kCpu, Dtype::kQ4_0, 20, 256), 32 * 8 * 18);                     // Panels of 16 rows; blocks as in the file.
+  EXPECT_EQ(bytes(kCpu, Dtype::kQ4_K, 16, 256), 16 * (144 + 4));                  // The group's scales are wider.
+  EXPECT_EQ(bytes(kCuda, Dtype::kQ4_0, 20, 200), 32 * (256 / 2 + 256 / 32 * 2));  // Tiles of 16 rows, units of 128 columns.
+  EXPECT_EQ(bytes(kCuda, Dtype::kQ5_1, 16, 128), 16 * (128 + 128 / 32 * 2 * 2));  // Codes in bytes; scale and offset.
+  EXPECT_EQ(bytes(kCuda, Dtype::kQ6_K, 16, 256), 16 * (256 + 256 / 16 * 4));      // A float32 scale for 16 columns.
+  EXPECT_EQ(bytes(kCuda, Dtype::kBF16, 3, 100), 3 * 104 * 2);                     // Rows of whole 16 bytes.
 }
 
 TEST_F(Inspect, RefusesAPlanForNothing) {

@@ -9,6 +9,7 @@
 
 #include "minillm/minillm.h"
 #include "support/expect_error.h"
+#include "support/memory_plan.h"
 #include "support/models.h"
 #include "support/random.h"
 #include "support/same_bits.h"
@@ -126,22 +127,7 @@ TEST(Promise09, DtypesAreChosenAndCanBeChosen) {
 
 TEST(Promise10, TheMemoryPlanIsWhatARunTakes) {
   MINILLM_NEEDS_MODEL(path, "smollm2");
-  constexpr int64_t kContext = 1024, kBatch = 4;
-  const MemoryPlan plan = plan_memory(inspect(path), kContext, kBatch, Dtype::kF16);
-  MiniLLM model = MiniLLM::load(path, {.context_length = kContext});
-  KVCache cache(model.config(), {.batch_size = kBatch, .max_length = kContext, .dtype = Dtype::kF16});
-  std::vector<std::vector<TokenId>> rows;
-  for (uint64_t row = 0; row < kBatch; ++row) rows.push_back(some_ids(row, 160, 49152));
-  model.forward(Tensor::from_ids(rows), {.kv_cache = &cache, .last_logits_only = true});
-  const MemoryReport report = model.memory();
-  const auto within_1_percent = [](int64_t planned, int64_t measured, const char* what) {
-    EXPECT_NEAR(static_cast<double>(planned), static_cast<double>(measured), 0.01 * static_cast<double>(measured)) << what;
-  };
-  within_1_percent(plan.weights, report.weights, "weights");
-  within_1_percent(plan.kv_cache, cache.bytes(), "cache");
-  within_1_percent(plan.total(), report.weights + report.workspace + cache.bytes(), "total");
-  RecordProperty("planned_workspace", std::to_string(plan.workspace));
-  RecordProperty("measured_workspace", std::to_string(report.workspace));
+  test::expect_plan_is_what_a_run_takes(path, {});
 }
 
 TEST(Promise11, SmallMediumAndLargeBuildRunAndGenerate) {

@@ -301,8 +301,7 @@ void launch_decode_for_width(const DecodeArguments& p, cudaStream_t stream) {
   });
 }
 
-/// Runs of the longest rows: one sequence alone fills the device.
-int target_runs(const AttentionScalars& a) { return std::clamp(multiprocessors() / a.n_kv_heads, 4, kMostRuns); }
+int target_runs(const AttentionScalars& a) { return decode_runs(multiprocessors(), a.n_kv_heads); }
 
 /// Of each row and head, and of the shares; partial sums behind them are read in pairs.
 size_t counter_bytes(const AttentionScalars& a) { return static_cast<size_t>(kFewTokens * a.n_heads + 2) * sizeof(unsigned int); }
@@ -315,7 +314,7 @@ bool decodes(const KeyLayout& cache, const AttentionRows& rows, const AttentionS
 }
 
 size_t decode_scratch_bytes(int64_t n_rows, const AttentionScalars& a) {
-  return counter_bytes(a) + static_cast<size_t>(n_rows * target_runs(a) * a.n_heads * (a.head_dim + 2)) * sizeof(float);
+  return counter_bytes(a) + decode_partial_bytes(n_rows, target_runs(a), a.n_heads, a.head_dim);
 }
 size_t decode_counter_bytes(const AttentionScalars& a) { return counter_bytes(a); }
 

@@ -236,7 +236,7 @@ MachinePeaks CudaBackend::measure_peaks() {
   constexpr size_t kBytes = size_t{1} << 30;
   constexpr int64_t kSide = 8192;
   const Buffer from = allocate(kBytes), to = allocate(kBytes);
-  if (!dense_) dense_ = std::make_unique<DenseProduct>(allocate(DenseProduct::kWorkspaceBytes));
+  if (!dense_) dense_ = std::make_unique<DenseProduct>(allocate(kDenseWorkspaceBytes));
   cudaEvent_t begin = nullptr, end = nullptr;
   MINILLM_CUDA(cudaEventCreate(&begin));
   MINILLM_CUDA(cudaEventCreate(&end));

@@ -15,8 +15,6 @@ namespace {
 
 using Codes = DeviceTensor::Codes;
 
-constexpr size_t kDequantisedBytes = size_t{64} << 20;  ///< Of a weight at a time, for the dense product.
-
 /// The type that a tensor is multiplied in.
 Dtype dense_type(const DeviceTensor& tensor) {
   return tensor.codes == Codes::kF32 ? Dtype::kF32 : tensor.codes == Codes::kF16 ? Dtype::kF16 : Dtype::kBF16;
@@ -33,7 +31,7 @@ std::optional<Dtype> CudaBackend::narrow_type(const PackedWeight& w) {
 
 /// out[t, first_row + n] (+)= inputs[t] . tensor[n]; inputs in the tensor's dense type, rows padded to a multiple of 8.
 void CudaBackend::dense_product(const DenseOutput& out, const void* inputs, const DeviceTensor& tensor, int64_t n_tokens) {
-  if (!dense_) dense_ = std::make_unique<DenseProduct>(allocate(DenseProduct::kWorkspaceBytes));
+  if (!dense_) dense_ = std::make_unique<DenseProduct>(allocate(kDenseWorkspaceBytes));
   const int64_t stride = round_up(tensor.cols, 8);
   DenseProduct::Shape shape{dense_type(tensor), out.dtype, n_tokens, tensor.rows, stride, out.stride, out.add};
   const auto at = [&](int64_t row) {

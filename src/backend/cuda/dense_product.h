@@ -8,14 +8,13 @@
 #include <vector>
 
 #include "backend/buffer.h"
+#include "backend/cuda_sizes.h"
 #include "minillm/types.h"
 
 namespace minillm::cuda {
 
 class DenseProduct {
  public:
-  static constexpr size_t kWorkspaceBytes = size_t{32} << 20;  ///< What NVIDIA advises for Hopper.
-
   struct Shape {
     Dtype dtype = Dtype::kF32;      ///< Of x and w: kF32, kF16, kBF16.
     Dtype out_dtype = Dtype::kF32;  ///< kF32, or kBF16 where x and w are.
@@ -25,7 +24,7 @@ class DenseProduct {
     bool operator==(const Shape&) const = default;
   };
 
-  /// `workspace` holds kWorkspaceBytes of device memory.
+  /// `workspace` holds kDenseWorkspaceBytes of device memory.
   explicit DenseProduct(Buffer workspace);
   ~DenseProduct();
   DenseProduct(const DenseProduct&) = delete;

@@ -13,11 +13,6 @@ int multiprocessors() {
 
 bool takes_few_tokens(const DeviceTensor& w) { return w.codes != DeviceTensor::Codes::kF32 && w.codes != DeviceTensor::Codes::kF16; }
 
-size_t split_input_bytes(int64_t n_tokens, int64_t cols) {
-  return static_cast<size_t>((cols + kUnitColumns - 1) / kUnitColumns * kUnitColumns * n_tokens) * 2 * sizeof(__nv_bfloat16) +
-         static_cast<size_t>(n_tokens) * sizeof(float);
-}
-
 void few_token_product(const FewTokenProduct& p, cudaStream_t stream) {
   if (p.n_tokens == 0 || p.w.rows == 0) return;
   if (p.n_tokens > kFewTokens) throw Error(ErrorCode::kInternal, "few_token_product: ", p.n_tokens, " tokens, at most ", kFewTokens);

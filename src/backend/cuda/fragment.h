@@ -9,6 +9,8 @@
 
 #include <cstdint>
 
+#include "backend/cuda_sizes.h"
+
 #if defined(__CUDACC__)
 #define MINILLM_HOST_DEVICE __host__ __device__
 #else
@@ -16,8 +18,6 @@
 #endif
 
 namespace minillm::cuda {
-
-constexpr int kTileRows = 16, kUnitColumns = 128;
 
 /// Index of the 32-bit word that holds elements k to k + 7 (k a multiple of 8).
 MINILLM_HOST_DEVICE inline int64_t nibble_word(int64_t row, int64_t k, int64_t n_units) {

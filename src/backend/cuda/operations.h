@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <span>
 
+#include "backend/cuda_sizes.h"
 #include "minillm/config.h"
 #include "minillm/types.h"
 
@@ -116,9 +117,7 @@ struct FewTokenProduct {
   void* split_out = nullptr;
   DeviceTensor next;
 };
-constexpr int64_t kFewTokens = 64;
 bool takes_few_tokens(const DeviceTensor& w);
-size_t split_input_bytes(int64_t n_tokens, int64_t cols);
 /// A token's result is the same bit for bit whatever the tokens beside it.
 void few_token_product(const FewTokenProduct& p, cudaStream_t stream);
 

@@ -9,7 +9,6 @@
 
 namespace minillm::cuda {
 
-constexpr int kMostRuns = 64;  ///< Two for each lane of the merging warp.
 
 /// A head's elements over a warp: pairs lane, lane + 32 and so on.
 template <int kDim>
