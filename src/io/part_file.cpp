@@ -8,12 +8,12 @@
 
 #include <array>
 #include <cerrno>
-#include <cstdio>
 #include <filesystem>
 #include <system_error>
 #include <utility>
 
 #include "base/bytes.h"
+#include "base/whole_file.h"
 #include "minillm/error.h"
 
 namespace minillm {
@@ -49,14 +49,9 @@ PartFile::~PartFile() {
 void PartFile::fail(const char* what) const { throw Error(ErrorCode::kDevice, part_, ": ", what, ": ", reason(errno)); }
 
 void PartFile::write(std::span<const std::byte> bytes) {
+  if (!write_all(fd_, bytes)) fail("cannot write");
   hash_.update(bytes);
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail("cannot write");
-    bytes = bytes.subspan(static_cast<size_t>(n));
-    size_ += static_cast<uint64_t>(n);
-  }
+  size_ += bytes.size();
 }
 
 void PartFile::restart() {
@@ -68,16 +63,7 @@ void PartFile::restart() {
 std::string PartFile::sha256() const { return Sha256(hash_).hex(); }
 
 void PartFile::commit() {
-  if (::fsync(fd_) != 0) fail("cannot flush to the disk");
-  if (::close(std::exchange(fd_, -1)) != 0) fail("cannot close");
-  if (::rename(part_.c_str(), path_.c_str()) != 0) fail("cannot rename");
-  // The rename itself is in the folder. Some file systems cannot flush folders: then there is nothing more to do.
-  const std::string folder = std::filesystem::path(path_).parent_path().string();
-  const int fd = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (fd >= 0) {
-    (void)::fsync(fd);
-    ::close(fd);
-  }
+  if (const char* failed = publish_file(std::exchange(fd_, -1), part_, path_)) fail(failed);
 }
 
 void PartFile::discard() noexcept {

@@ -1,5 +1,5 @@
-// part_file.h - a file that appears under its name only when it is whole: written as NAME.part, checked, flushed to the disk,
-// renamed, and the folder flushed. Power cut or kill at any time: the old file or the new one, never half.
+// part_file.h - a file that appears under its name only when it is whole (base/whole_file.h): written as NAME.part, which a later try
+// goes on with, and checked.
 #pragma once
 
 #include <cstddef>

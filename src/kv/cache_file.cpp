@@ -8,12 +8,13 @@
 #include <algorithm>
 #include <bit>
 #include <cerrno>
-#include <cstdio>
 #include <cstring>
 #include <system_error>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/whole_file.h"
 #include "minillm/error.h"
 
 namespace minillm {
@@ -91,7 +92,7 @@ CacheFileHeader CacheFileHeader::decode(std::span<const std::byte, kBytes> bytes
 CacheFileWriter::CacheFileWriter(std::string path) : path_(std::move(path)), part_(path_ + ".XXXXXX") {
   fd_ = ::mkostemp(part_.data(), O_CLOEXEC);
   if (fd_ < 0) throw Error(ErrorCode::kDevice, path_, ": cannot save: ", reason());
-  if (::lseek(fd_, static_cast<off_t>(CacheFileHeader::kBytes), SEEK_SET) < 0) fail("seek");
+  if (::lseek(fd_, static_cast<off_t>(CacheFileHeader::kBytes), SEEK_SET) < 0) fail("cannot seek");
 }
 
 CacheFileWriter::~CacheFileWriter() {
@@ -105,26 +106,20 @@ void CacheFileWriter::fail(const char* what) const { throw Error(ErrorCode::kDev
 void CacheFileWriter::write(std::span<const std::byte> bytes) {
   crc_.update(bytes);
   n_bytes_ += bytes.size();
-  while (!bytes.empty()) {
-    const ssize_t n = ::write(fd_, bytes.data(), bytes.size());
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) fail("write");
-    bytes = bytes.subspan(static_cast<size_t>(n));
-  }
+  if (!write_all(fd_, bytes)) fail("cannot write");
 }
 
 void CacheFileWriter::commit(CacheFileHeader header) {
   header.body_bytes = n_bytes_;
   header.body_crc = crc_.value();
-  const auto bytes = header.encode();
-  ssize_t n = -1;
-  do n = ::pwrite(fd_, bytes.data(), bytes.size(), 0);
-  while (n < 0 && errno == EINTR);
-  if (n != static_cast<ssize_t>(bytes.size())) fail("write");
-  if (::fsync(fd_) != 0) fail("flush");
-  if (std::rename(part_.c_str(), path_.c_str()) != 0) fail("rename");
-  ::close(fd_);
-  fd_ = -1;
+  if (::lseek(fd_, 0, SEEK_SET) < 0) fail("cannot seek");
+  if (!write_all(fd_, header.encode())) fail("cannot write");
+  if (const char* failed = publish_file(std::exchange(fd_, -1), part_, path_)) {
+    const int error = errno;
+    ::unlink(part_.c_str());
+    errno = error;
+    fail(failed);
+  }
 }
 
 CacheFileReader::CacheFileReader(std::string path) : path_(std::move(path)) {

@@ -7,7 +7,7 @@
 //   96   u64 bytes of the attachment             104 u64 bytes of all that follows the header
 //   112  CRC-64 of all that follows the header   120 CRC-64 of bytes 0 to 119
 //   128  u64 tokens of each row; the attachment; then for each row and layer and run of page_tokens tokens: K, then V, [n, G, D]
-// The file is written under another name, flushed to the disk, and renamed: a reader sees the old file or the new one, never half.
+// A reader sees the old file or the new one, never half (base/whole_file.h).
 #pragma once
 
 #include <array>
