@@ -87,8 +87,8 @@ class CachedRun {
     } else {
       sequence_.take(*event.token, capacity(), event);
       generation_.ids.push_back(*event.token);
-      if (event.finish != FinishReason::kNone) sequence_.flush(event.text);
     }
+    if (event.finish != FinishReason::kNone) sequence_.flush(event.text);
     generation_.text += event.text;
     generation_.finish_reason = event.finish;
     generation_.error = event.error;

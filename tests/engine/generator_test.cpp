@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <memory>
 
@@ -35,9 +36,10 @@ test::TinyModel with_tokenizer() {
 
 class Generator : public testing::Test {
  protected:
-  Generator() {
+  Generator() { load(with_tokenizer()); }
+  void load(const test::TinyModel& tiny) {
     const test::TempFolder folder;
-    const std::string path = folder.write("model.gguf", with_tokenizer().writer().image().bytes);
+    const std::string path = folder.write("model.gguf", tiny.writer().image().bytes);
     LoadOptions options;
     options.device = parse_device("reference");
     model_ = std::make_unique<MiniLLM>(MiniLLM::load(path, options));
@@ -106,6 +108,24 @@ TEST_F(Generator, GivesBackHeldTextAtTheEnd) {
   GenerationOptions options = sampled(3);
   options.stop = {whole.text.substr(whole.text.size() - 2) + "?!"};  // The text ends in the middle of it.
   EXPECT_EQ(one("hello", options).text, whole.text);
+}
+
+TEST_F(Generator, GivesBackHeldTextWhereLogitsAreNotFinite) {
+  const Generation whole = one("hello", sampled(3));
+  const TokenId first = whole.ids[0];
+  ASSERT_EQ(std::string("hello").find(whole.text[0]), std::string::npos) << "the prompt itself would be poisoned";
+  test::TinyModel poisoned = with_tokenizer();
+  const auto hidden = static_cast<size_t>(poisoned.config.hidden_size);
+  for (size_t e = 0; e < hidden; ++e) poisoned.tensors["token_embd.weight"].values[static_cast<size_t>(first) * hidden + e] = std::nanf("");
+  load(poisoned);
+  GenerationOptions options = sampled(3);
+  options.stop = {whole.text.substr(0, 1) + "?!"};
+  CachedText cached{KVCache(model_->config(), {.device = model_->device()})};
+  for (const Generation& got : {one("hello", options), generator().generate_cached(cached, tokenizer_->encode("hello"), options)}) {
+    EXPECT_EQ(got.finish_reason, FinishReason::kError);
+    EXPECT_EQ(got.error, "non-finite logits at position 5");
+    EXPECT_EQ(got.text, whole.text.substr(0, 1));
+  }
 }
 
 TEST_F(Generator, EndsAtTheModelsEndTokenUnlessToldNotTo) {
