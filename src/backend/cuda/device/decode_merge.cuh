@@ -9,7 +9,6 @@
 
 namespace minillm::cuda {
 
-
 /// A head's elements over a warp: pairs lane, lane + 32 and so on.
 template <int kDim>
 struct HeadSums {
