@@ -162,7 +162,7 @@ def batches(analysis):
     fig, axes = figure("Sequences decoded together", "sequences", "tokens/s of all together", batch)
     line(axes, batch, rates, "measured", OURS)
     for x, y, ratio in zip(batch, rates, column(section, "ratio")):
-        axes.annotate(f"{ratio:.1f}×", (x, y), textcoords="offset points", xytext=(0, -14), ha="center", fontsize=8.5, color=OURS)
+        axes.annotate(f"{ratio:.1f}×", (x, y), textcoords="offset points", xytext=(0, 8), ha="center", fontsize=8.5, color=OURS)
     limit(axes, batch, [rate / share for rate, share in zip(rates, column(section, "of_peak"))], "the machine's limit for this batch")
     limit(axes, batch, 4 * rates[0], "promised for 16: 4 times one sequence", GOAL, ":")
     axes.set_ylim(0, max(4.6 * rates[0], 1.25 * max(rates), 1.08 * max(rate / share for rate, share in zip(rates, column(section, "of_peak")))))
