@@ -50,7 +50,7 @@ void expect_same(const KVCache& a, const KVCache& b) {
 
 TEST(SavedCache, ComesBackWithTheSameBitsInEveryDtypeAndPageSize) {
   const TempFolder folder;
-  for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBF16})
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBF16, Dtype::kF8})
     for (const int64_t page_tokens : {16, 64, 112}) {
       const KVCache cache = ragged_cache(dtype);
       cache.save(folder / "cache", kModel, "three rows");

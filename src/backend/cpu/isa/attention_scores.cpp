@@ -37,7 +37,9 @@ void score_block(const ScoreTile& tile, int64_t row, int64_t panel) {
   for (int64_t at = 0; at < tile.head_dim; at += kStep) {
     if constexpr (Prefetch) {
       constexpr int kBytes = kStep * static_cast<int>(kKeyPanel * static_cast<int64_t>(sizeof(Element)));
-      unroll<Panels>([&](auto j) __attribute__((always_inline)) { prefetch<kBytes>(later[j] + at / kStep * kBytes); });
+      if (kBytes >= 64 || at % (2 * kStep) == 0)
+        unroll<Panels>(
+            [&](auto j) __attribute__((always_inline)) { prefetch<(kBytes < 64 ? 64 : kBytes)>(later[j] + at / kStep * kBytes); });
     }
     unroll<kStep>([&](auto step) __attribute__((always_inline)) {
       const int64_t d = at + step;
@@ -108,6 +110,8 @@ ScoresFunction scores_function(KvElement element) noexcept {
       return scores<F16>;
     case KvElement::kBF16:
       return scores<BF16>;
+    case KvElement::kF8:
+      return scores<F8>;
   }
   return nullptr;
 }

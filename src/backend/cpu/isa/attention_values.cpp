@@ -124,6 +124,8 @@ ValuesFunction values_function(KvElement element) noexcept {
       return values<F16>;
     case KvElement::kBF16:
       return values<BF16>;
+    case KvElement::kF8:
+      return values<F8>;
   }
   return nullptr;
 }

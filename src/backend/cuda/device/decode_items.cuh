@@ -16,7 +16,7 @@ constexpr int kDecodeTile = 64, kStepKeys = 16;  ///< Keys of a tile, and those 
 constexpr int kGroupRows = 16;                   ///< Most query heads of a key head.
 
 struct DecodeArguments {
-  CUtensorMap keys, values;  ///< (D, token of the page, head, page), boxes of 64 columns by `box_keys` tokens; from sm_90 on.
+  CUtensorMap keys, values;  ///< (D, token of the page, head, page), boxes of 128 bytes by `box_keys` tokens; from sm_90 on.
   float *out, *lse;
   const float* q;
   KeyLayout cache;
