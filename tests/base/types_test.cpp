@@ -45,7 +45,8 @@ TEST(Dtype, LongNamesAreUnderstoodAndOthersNamedInTheError) {
   EXPECT_EQ(parse_dtype("float32"), Dtype::kF32);
   EXPECT_EQ(parse_dtype("float16"), Dtype::kF16);
   EXPECT_EQ(parse_dtype("bfloat16"), Dtype::kBF16);
-  for (const char* bad : {"", "F32", "f8", "q4_2", "f32 "}) {
+  EXPECT_EQ(parse_dtype("float8_e4m3fn"), Dtype::kF8);
+  for (const char* bad : {"", "F32", "f9", "q4_2", "f32 "}) {
     try {
       parse_dtype(bad);
       ADD_FAILURE() << "'" << bad << "' accepted";
