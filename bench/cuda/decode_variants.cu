@@ -110,7 +110,8 @@ static bool check(const Shape& s, const std::vector<int>& lengths, int page_toke
   const bool good = bad == 0 && worst_lse < 1e-4 && same;
   if (!good)
     std::printf(
-        "{\"what\":\"check\",\"f8\":%d,\"h\":%d,\"g\":%d,\"d\":%d,\"b\":%d,\"longest\":%d,\"page\":%d,\"worst\":%.6f,\"lse\":%.7f,\"bad\":%zu,"
+        "{\"what\":\"check\",\"f8\":%d,\"h\":%d,\"g\":%d,\"d\":%d,\"b\":%d,\"longest\":%d,\"page\":%d,\"worst\":%.6f,\"lse\":%.7f,\"bad\":%"
+        "zu,"
         "\"same\":%d}\n",
         dtype == Dtype::kF8, s.heads, s.kv_heads, s.d, batch, longest, page_tokens, worst, worst_lse, bad, same);
   std::fflush(stdout);
@@ -123,8 +124,9 @@ struct TimedVariant {
   Dtype dtype;
   int page;  ///< 0: all keys.
 };
-constexpr TimedVariant kTimed[] = {{"contiguous", Dtype::kBF16, 0}, {"pages of 64", Dtype::kBF16, 64}, {"pages of 16", Dtype::kBF16, 16},
-                                   {"f8 contiguous", Dtype::kF8, 0}, {"f8 pages of 64", Dtype::kF8, 64}, {"f8 pages of 16", Dtype::kF8, 16}};
+constexpr TimedVariant kTimed[] = {{"contiguous", Dtype::kBF16, 0},    {"pages of 64", Dtype::kBF16, 64},
+                                   {"pages of 16", Dtype::kBF16, 16},  {"f8 contiguous", Dtype::kF8, 0},
+                                   {"f8 pages of 64", Dtype::kF8, 64}, {"f8 pages of 16", Dtype::kF8, 16}};
 
 static void time_all(const Shape& s, int batch, int n_keys) {
   constexpr int kVariants = int(std::size(kTimed));

@@ -1,7 +1,7 @@
 // dtype.h - sizes of the element types and of the block formats.
 //   A block format stores `block_elements` consecutive weights of a row in `block_bytes` bytes (GGUF specification, ggml).
-//   f32 1/4  f16 1/2  bf16 1/2  f8 1/1  i32 1/4  q4_0 32/18  q4_1 32/20  q5_0 32/22  q5_1 32/24  q8_0 32/34  q4_k 256/144  q5_k 256/176  q6_k
-//   256/210
+//   f32 1/4  f16 1/2  bf16 1/2  f8 1/1  i32 1/4  q4_0 32/18  q4_1 32/20  q5_0 32/22  q5_1 32/24  q8_0 32/34  q4_k 256/144  q5_k 256/176
+//   q6_k 256/210
 #pragma once
 
 #include <cstddef>

@@ -83,7 +83,8 @@ TEST_P(Append, MatchesTheOracle) {
     const auto compare = [&](const std::vector<float>& x, const std::vector<float>& y, double step_size, const char* what) {
       ASSERT_EQ(x.size(), y.size());
       for (size_t i = 0; i < y.size(); ++i)
-        ASSERT_NEAR(x[i], y[i], f32 + (step_size > 0 ? least : 0) + (f32 + step_size) * std::abs(static_cast<double>(y[i]))) << what << " at " << i;
+        ASSERT_NEAR(x[i], y[i], f32 + (step_size > 0 ? least : 0) + (f32 + step_size) * std::abs(static_cast<double>(y[i])))
+            << what << " at " << i;
     };
     compare(got.q, want.q, 0, "q");
     compare(got.k, want.k, stored, "k");

@@ -114,7 +114,8 @@ class NarrowAttention : public OnTarget {
       backend.rotate_and_append(q, qkv, input, angles, *storage, 1);
       backend.sync();
       if (like != nullptr)
-        for_pages(*like, storage->shape(), step.n_pages, [&](int32_t page, TensorView k, TensorView v) { storage->write(1, page, 0, k, v); });
+        for_pages(*like, storage->shape(), step.n_pages,
+                  [&](int32_t page, TensorView k, TensorView v) { storage->write(1, page, 0, k, v); });
       for_pages(result, storage->shape(), step.n_pages, [&](int32_t page, TensorView k, TensorView v) { storage->read(1, page, 0, k, v); });
       backend.attention(out, q, *storage, 1, params_of(c), lse);
     };

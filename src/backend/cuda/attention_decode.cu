@@ -1,8 +1,9 @@
 // attention_decode.cu - attention of up to 64 rows over a paged cache of 16 or 8 bits, at the memory's speed: decode, and short chunks.
 // One block a multiprocessor computes its share of the items (decode_items.cuh: a row, a key head, a run of keys). Its warps have roles:
 //   4 feed     keep a ring of tiles of 64 keys and values full, on into the next item while this one is in work (decode_feed.cuh)
-//   8 stream   two teams take the tiles by turns; a warp takes 16 keys of a tile against all query heads of the key head (decode_tile.cuh)
-//   4 help     make the next item's queries ready and merge the sums of the last one: nothing of that holds up a stream (decode_merge.cuh)
+//   8 stream   teams take the tiles by turns; a warp takes 16 or 32 keys of a tile against all query heads of the key head
+//   (decode_tile.cuh) 4 help     make the next item's queries ready and merge the sums of the last one: nothing of that holds up a stream
+//   (decode_merge.cuh)
 // Stream and help meet twice an item, at named barriers: queries ready, sums ready. docs/KERNELS.md has the picture.
 // The launch depends on no length, so that it can be recorded.
 // Sources: Dao et al. 2023, Flash-Decoding; Milakov & Gimelshein 2018, arXiv:1805.02867; roles of warps as in FlashAttention-3.
@@ -23,6 +24,8 @@ namespace {
 
 /// Of a run; shorter ones spend their time on beginning and merging. Of long rows there are runs enough.
 constexpr int kLeastTiles = 4, kLeastTilesOfLong = 8, kLongTiles = 128;
+/// In 8 bits a tile takes half the time; where key heads are few, one sequence needs its runs to fill the device.
+constexpr int kLeastNarrowTilesOfLong = 16, kManyHeads = 8;
 
 template <typename Traits>
 __global__ void __launch_bounds__(Traits::kThreads, 1) decode_kernel(const __grid_constant__ DecodeArguments p) {
@@ -130,7 +133,9 @@ void attend(DecodeArguments p, const AttentionScalars& scalars, void* scratch, c
   p.n_done = static_cast<unsigned int*>(scratch);
   p.partial = reinterpret_cast<float*>(static_cast<char*>(scratch) + counter_bytes(scalars));
   p.target_runs = target_runs(scalars);
-  p.least_tiles[0] = kLeastTiles, p.least_tiles[1] = kLeastTilesOfLong, p.long_tiles = kLongTiles;
+  p.least_tiles[0] = kLeastTiles,
+  p.least_tiles[1] = cache.dtype == Dtype::kF8 && scalars.n_kv_heads >= kManyHeads ? kLeastNarrowTilesOfLong : kLeastTilesOfLong,
+  p.long_tiles = kLongTiles;
   if (p.cache.dtype == Dtype::kF16)
     launch_decode_for_width<__half>(p, stream);
   else if (p.cache.dtype == Dtype::kF8)

@@ -15,7 +15,7 @@ namespace {
 
 using Codes = DeviceTensor::Codes;
 
-constexpr int64_t kMostWideBytes = int64_t{1} << 30;  ///< Of a layer's keys and values in float16; longer steps read 8 bits directly.
+constexpr int64_t kMostWideBytes = int64_t{1} << 30;    ///< Of a layer's keys and values in float16; longer steps read 8 bits directly.
 constexpr size_t kDequantisedBytes = size_t{64} << 20;  ///< Of a weight at a time, for the dense product.
 
 /// Elements of a page's keys and values in one layer.
@@ -24,8 +24,15 @@ int64_t page_elements(const KvShape& s) { return 2 * s.n_kv_heads * s.page_token
 /// The pages of a layer of `s`, laid out as CudaKvStorage does, one after the other in float16.
 KeyLayout wide_layout(const void* data, const KvShape& s, int64_t n_pages) {
   const int64_t part = page_elements(s) / 2;
-  return {data, static_cast<const uint16_t*>(data) + part, Dtype::kF16, static_cast<int>(s.page_tokens), 2 * part, s.head_dim,
-          s.page_tokens * s.head_dim, 0, n_pages};
+  return {data,
+          static_cast<const uint16_t*>(data) + part,
+          Dtype::kF16,
+          static_cast<int>(s.page_tokens),
+          2 * part,
+          s.head_dim,
+          s.page_tokens * s.head_dim,
+          0,
+          n_pages};
 }
 
 /// The type that a tensor is multiplied in.

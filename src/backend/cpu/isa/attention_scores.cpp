@@ -38,8 +38,8 @@ void score_block(const ScoreTile& tile, int64_t row, int64_t panel) {
     if constexpr (Prefetch) {
       constexpr int kBytes = kStep * static_cast<int>(kKeyPanel * static_cast<int64_t>(sizeof(Element)));
       if (kBytes >= 64 || at % (2 * kStep) == 0)
-        unroll<Panels>(
-            [&](auto j) __attribute__((always_inline)) { prefetch<(kBytes < 64 ? 64 : kBytes)>(later[j] + at / kStep * kBytes); });
+        unroll<Panels>([&](auto j)
+                           __attribute__((always_inline)) { prefetch<(kBytes < 64 ? 64 : kBytes)>(later[j] + at / kStep * kBytes); });
     }
     unroll<kStep>([&](auto step) __attribute__((always_inline)) {
       const int64_t d = at + step;

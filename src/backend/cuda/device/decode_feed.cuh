@@ -203,7 +203,8 @@ struct Feeder {
       const int64_t from = table[s / p.cache.page_tokens] * p.cache.page_stride + s % p.cache.page_tokens * p.cache.token_stride +
                            item.g * p.cache.head_stride + chunk * (16 / static_cast<int>(sizeof(T)));
       copy16_async(shared_address(to + place_of_chunk(row, chunk)), static_cast<const T*>(p.cache.keys) + from, true);
-      copy16_async(shared_address(to + kPartBytes<T, kDim> + place_of_chunk(row, chunk)), static_cast<const T*>(p.cache.values) + from, true);
+      copy16_async(shared_address(to + kPartBytes<T, kDim> + place_of_chunk(row, chunk)), static_cast<const T*>(p.cache.values) + from,
+                   true);
     }
   }
 };

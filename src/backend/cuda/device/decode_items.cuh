@@ -12,7 +12,7 @@
 
 namespace minillm::cuda {
 
-constexpr int kDecodeTile = 64, kStepKeys = 16;  ///< Keys of a tile, and those that one warp takes of it.
+constexpr int kDecodeTile = 64, kStepKeys = 16;  ///< Keys of a tile, and those of one matrix instruction.
 constexpr int kGroupRows = 16;                   ///< Most query heads of a key head.
 
 struct DecodeArguments {

@@ -11,11 +11,14 @@ constexpr int kHelpWarps = 4, kHelpThreads = 32 * kHelpWarps;
 /// Heads of up to 8 kSets queries, of kDim elements.
 template <typename T_, int kDim_, int kSets_>
 struct DecodeTraits {
-  using T = T_;          ///< As stored.
+  using T = T_;  ///< As stored.
   using M = Multiplied<T>;
   static constexpr int kDim = kDim_, kSets = kSets_;
-  static constexpr int kTeams = kDim * kSets <= 128 ? 2 : 1;  ///< Two hide each other's latency; wide heads need the registers of both.
-  static constexpr int kTeamWarps = kDecodeTile / kStepKeys, kStreamWarps = kTeams * kTeamWarps;
+  /// Eight warps hide each other's latency; wide heads need the registers of all.
+  static constexpr int kStreamWarps = kDim * kSets <= 128 ? 8 : 4;
+  /// Tiles in 8 bits come twice as often: there a warp takes 32 keys of every fourth.
+  static constexpr int kGroups = sizeof(T) == 1 && kStreamWarps == 8 ? 2 : 1;
+  static constexpr int kTeamWarps = kDecodeTile / (kStepKeys * kGroups), kTeams = kStreamWarps / kTeamWarps;
   static constexpr int kMeetingThreads = 32 * kStreamWarps + kHelpThreads, kThreads = kMeetingThreads + 32 * kFeedWarps;
 };
 
@@ -87,10 +90,11 @@ template <typename Traits>
 __device__ __forceinline__ void stream(const DecodeBlock<Traits>& block) {
   constexpr int kDim = Traits::kDim;
   const DecodeArguments& p = block.p;
-  const int warp = block.warp, lane = block.lane, team = warp / Traits::kTeamWarps, row_of_tile = warp % Traits::kTeamWarps * kStepKeys;
+  const int warp = block.warp, lane = block.lane, team = warp / Traits::kTeamWarps,
+            row_of_tile = warp % Traits::kTeamWarps * Traits::kGroups * kStepKeys;
   RingPlace at;
   ItemWalk walk;
-  DecodeWarp<typename Traits::T, kDim, Traits::kSets> mine;
+  DecodeWarp<typename Traits::T, kDim, Traits::kSets, Traits::kGroups> mine;
   int set = 1;
   walk.next(block.ring, block.rows, lane);
   for (int parity = 0; !walk.done; walk.next(block.ring, block.rows, lane), parity ^= 1) {
@@ -104,12 +108,14 @@ __device__ __forceinline__ void stream(const DecodeBlock<Traits>& block) {
       if (i % Traits::kTeams == team) {
         unsigned char* const tile = block.shared + at.stage * kTileBytes<typename Traits::T, kDim>;
         const int slot = item.begin + i * kDecodeTile + row_of_tile;
-        if (slot < visible.last && slot + kStepKeys > visible.first) {
-          complete_rows<typename Traits::T, kDim>(tile, row_of_tile, slot, visible, block.appends(), block.queries(set) + kTokenRow * kQueryBytes<kDim>, lane);
+        if (slot < visible.last && slot + mine.kKeys > visible.first) {
+          const unsigned char* const token = block.queries(set) + kTokenRow * kQueryBytes<kDim>;
+          for (int j = 0; j < mine.kKeys; j += kStepKeys)
+            complete_rows<typename Traits::T, kDim>(tile, row_of_tile + j, slot + j, visible, block.appends(), token, lane);
           mine.step(shared_address(tile), row_of_tile, slot, visible, p.a, item.g * block.group, block.group, lane);
         }
       }
-      // Both teams let go of every tile, in order: else one could run ahead by more than a round, which a barrier does not tell apart.
+      // All teams let go of every tile, in order: else one could run ahead by more than a round, which a barrier does not tell apart.
       __syncwarp();
       if (lane == 0) block.ring.empty[at.stage].arrive();
       at.advance(p.n_stages);

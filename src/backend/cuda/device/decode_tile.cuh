@@ -26,7 +26,7 @@ template <typename T, int kDim>
 constexpr int kTileBytes = 2 * kPartBytes<T, kDim>;
 /// 16-byte chunks of a row.
 template <typename T, int kDim>
-constexpr int kChunksOfRow = kDim * static_cast<int>(sizeof(T)) / 16;
+constexpr int kChunksOfRow = kDim* static_cast<int>(sizeof(T)) / 16;
 /// Where 16-byte chunk `chunk` of row `row` lies in a part.
 __device__ __forceinline__ int place_of_chunk(int row, int chunk) {
   return chunk / 8 * kBoxBytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16;
@@ -38,8 +38,10 @@ constexpr int kQueryBytes = kDim * 2 + 16;
 
 /// Lane l holds, with g = l / 4 and t = l % 4: scores and weights of keys g, g + 8 and heads 2t, 2t + 1 of each set of 8;
 /// sums of elements g, g + 8 of each 16 and the same heads; of 8-bit types those of elements 2g, 2g + 1 (f8.cuh).
-template <typename T, int kDim, int kSets>
+/// kGroups: of 16 keys that are in work at once. Two hide each other's latency, but want more registers.
+template <typename T, int kDim, int kSets, int kGroups>
 struct DecodeWarp {
+  static constexpr int kKeys = kGroups * kStepKeys;
   static constexpr bool kIsNarrow = sizeof(T) == 1;
   using M = Multiplied<T>;
   uint32_t query[kSets][kDim / 16][2];
@@ -70,22 +72,26 @@ struct DecodeWarp {
     }
   }
 
-  /// Rows [row, row + 16) of a tile, which are slots [slot, slot + 16).
+  /// Rows [row, row + kKeys) of a tile, which are slots [slot, slot + kKeys).
   __device__ __forceinline__ void step(uint32_t tile, int row, int slot, const Visible& visible, const AttentionScalars& a, int first_head,
                                        int group, int lane) {
-    float c[kSets][4];
-    scores(c, tile + row * 128, lane);
-    const bool all_plain = slot >= visible.first && slot + kStepKeys <= visible.last && a.softcap == 0.0f && a.alibi == nullptr;
+    float c[kGroups][kSets][4];
+#pragma unroll
+    for (int i = 0; i < kGroups; ++i) scores(c[i], tile + (row + i * kStepKeys) * 128, lane);
+    const bool all_plain = slot >= visible.first && slot + kKeys <= visible.last && a.softcap == 0.0f && a.alibi == nullptr;
     const float unit = all_plain && a.scale > 0.0f ? a.scale * kLog2E : 1.0f;  ///< Scores times this are exponents of 2.
-    if (!(all_plain && a.scale > 0.0f)) mask(c, slot, visible, a, first_head, group, lane);
+    if (!(all_plain && a.scale > 0.0f))
+#pragma unroll
+      for (int i = 0; i < kGroups; ++i) mask(c[i], slot + i * kStepKeys, visible, a, first_head, group, lane);
     float keep[kSets][2];
-    uint32_t weights[kSets][2];
     bool moved = false;
 #pragma unroll
     for (int set = 0; set < kSets; ++set) {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
-        float top = fmaxf(c[set][j], c[set][2 + j]);
+        float top = -INFINITY;
+#pragma unroll
+        for (int i = 0; i < kGroups; ++i) top = fmaxf(top, fmaxf(c[i][set][j], c[i][set][2 + j]));
 #pragma unroll
         for (int distance = 4; distance < 32; distance *= 2) top = fmaxf(top, __shfl_xor_sync(0xFFFFFFFFu, top, distance));
         top = fmaxf(max[set][j], top * unit);
@@ -93,15 +99,27 @@ struct DecodeWarp {
         keep[set][j] = exp2_fast(max[set][j] - base);
         moved |= keep[set][j] != 1.0f;
         max[set][j] = top;
-        c[set][j] = exp2_fast(fmaf(c[set][j], unit, -base));
-        c[set][2 + j] = exp2_fast(fmaf(c[set][2 + j], unit, -base));
-        sum[set][j] = fmaf(sum[set][j], keep[set][j], c[set][j] + c[set][2 + j]);
+        float total = 0.0f;
+#pragma unroll
+        for (int i = 0; i < kGroups; ++i) {
+          c[i][set][j] = exp2_fast(fmaf(c[i][set][j], unit, -base));
+          c[i][set][2 + j] = exp2_fast(fmaf(c[i][set][2 + j], unit, -base));
+          total += c[i][set][j] + c[i][set][2 + j];
+        }
+        sum[set][j] = fmaf(sum[set][j], keep[set][j], total);
       }
-      weights[set][0] = transposed(pack2<M>(c[set][0], c[set][1]));
-      weights[set][1] = transposed(pack2<M>(c[set][2], c[set][3]));
     }
     if (__any_sync(0xFFFFFFFFu, moved)) rescale(keep);
-    add_values(tile + kPartBytes<T, kDim> + (row + lane / 16 * 8 + lane % 8) * 128, weights, lane);
+#pragma unroll
+    for (int i = 0; i < kGroups; ++i) {
+      uint32_t weights[kSets][2];
+#pragma unroll
+      for (int set = 0; set < kSets; ++set) {
+        weights[set][0] = transposed(pack2<M>(c[i][set][0], c[i][set][1]));
+        weights[set][1] = transposed(pack2<M>(c[i][set][2], c[i][set][3]));
+      }
+      add_values(tile + kPartBytes<T, kDim> + (row + i * kStepKeys + lane / 16 * 8 + lane % 8) * 128, weights, lane);
+    }
   }
 
   /// values: the lane's row of the 16 keys' values.
@@ -198,7 +216,8 @@ struct DecodeWarp {
 #pragma unroll
         for (int n = 0; n < kDim / 16; ++n)
 #pragma unroll
-          for (int r = 0; r < 2; ++r) sums[head * kDim + n * 16 + (kIsNarrow ? lane / 4 * 2 + r : r * 8 + lane / 4)] = out[set][n][2 * r + j];
+          for (int r = 0; r < 2; ++r)
+            sums[head * kDim + n * 16 + (kIsNarrow ? lane / 4 * 2 + r : r * 8 + lane / 4)] = out[set][n][2 * r + j];
       }
   }
 };

@@ -12,7 +12,7 @@ namespace minillm::cuda {
 
 constexpr int kTileKeys = 64, kTileThreads = 128;
 template <typename T, int kDim>
-constexpr int kKeyBytes = kDim * static_cast<int>(sizeof(T)) + 16;
+constexpr int kKeyBytes = kDim* static_cast<int>(sizeof(T)) + 16;
 
 /// Calls f<kDim>() for the head width, where the matrix kernels have one for it; false elsewhere.
 template <typename F>
