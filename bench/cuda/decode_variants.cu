@@ -1,16 +1,14 @@
-// decode_variants.cu - the decode attention kernel as the engine launches it, over one run of keys, pages of 64 and pages of 16: checked
-// against attention by the book in double, then timed in CUDA graphs with a cold L2 cache (each launch reads other keys, from several
-// times 60 MB). One JSON line a measurement. As a library it serves decode_peers.py.
+// decode_variants.cu - the decode attention kernel as the engine launches it, over one run of keys, pages of 64 and pages of 16, in
+// bfloat16 and in 8 bits: checked against attention by the book in double, then timed by turns in CUDA graphs with a cold L2 cache (each
+// launch reads other keys, from several times 60 MB). One JSON line a measurement. As a library it serves decode_peers.py.
 // Build: nvcc decode_variants.cu attention_decode.cu, include path src and include.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <numeric>
 #include <string>
 #include <vector>
 
-#include "backend/cuda/operations.h"
-#include "prefill_reference.cuh"
+#include "decode_reference.cuh"
 
 namespace minillm::cuda {
 int multiprocessors() {
@@ -23,70 +21,6 @@ int multiprocessors() {
   return n;
 }
 }  // namespace minillm::cuda
-
-using namespace minillm::cuda;
-
-struct Shape {
-  int heads, kv_heads, d;
-};
-
-// Keys and values of each sequence are [head][page of the sequence][token][D], its pages taken in scattered order: contiguous keys are
-// one page. What the kernel reads of a page and head is one piece, as in the engine's cache.
-struct Layout {
-  int page_tokens, n_pages;  ///< Of a sequence; pages hold room for the longest.
-  KeyLayout of(const void* k, const void* v, const Shape& s, int batch) const {
-    KeyLayout layout;
-    layout.keys = k;
-    layout.values = v;
-    layout.dtype = minillm::Dtype::kBF16;
-    layout.page_tokens = page_tokens;
-    layout.page_stride = int64_t{page_tokens} * s.d;
-    layout.token_stride = s.d;
-    layout.head_stride = int64_t{n_pages} * page_tokens * s.d;
-    layout.n_pages = int64_t{batch} * s.kv_heads * n_pages;
-    return layout;
-  }
-  int page(int sequence, int i, int kv_heads) const {
-    int step = n_pages / 2 + 1;
-    while (std::gcd(step, n_pages) != 1) ++step;
-    return sequence * kv_heads * n_pages + int(int64_t{i} * step % n_pages);
-  }
-};
-
-/// A step of one token a sequence in device memory.
-struct Step {
-  std::vector<int32_t> all;
-  int32_t* device = nullptr;
-  DeviceStep step;
-
-  Step(const std::vector<int>& lengths, const Layout& layout, const Shape& s) {
-    const int n = int(lengths.size());
-    for (int length : lengths) all.push_back(length - 1);
-    for (int length : lengths) all.push_back(length);
-    for (int i = 0; i < n; ++i) all.push_back(i * layout.n_pages);
-    for (int i = 0; i < n; ++i)
-      for (int j = 0; j < layout.n_pages; ++j) all.push_back(layout.page(i, j, s.kv_heads));
-    CHECK(cudaMalloc(&device, all.size() * 4));
-    CHECK(cudaMemcpy(device, all.data(), all.size() * 4, cudaMemcpyHostToDevice));
-    step.slots = device;
-    step.key_counts = device + n;
-    step.table_starts = device + 2 * n;
-    step.tables = device + 3 * n;
-    step.n_rows = n;
-    step.max_keys = *std::max_element(lengths.begin(), lengths.end());
-    step.one_row_each = true;
-  }
-  ~Step() { cudaFree(device); }
-  Step(const Step&) = delete;
-  Step& operator=(const Step&) = delete;
-};
-
-static AttentionScalars scalars_of(const Shape& s) {
-  AttentionScalars a;
-  a.n_heads = s.heads, a.n_kv_heads = s.kv_heads, a.head_dim = s.d;
-  a.scale = 1.0f / sqrtf(float(s.d));
-  return a;
-}
 
 template <typename T>
 static T* device_memory(size_t n) {
@@ -106,9 +40,9 @@ extern "C" size_t minillm_decode_scratch(int batch, int heads, int kv_heads, int
   return decode_scratch_bytes(batch, scalars_of({heads, kv_heads, d}));
 }
 extern "C" void minillm_decode(void* k, void* v, void* q, void* out, void* scratch, int32_t* table, int batch, int n_keys, int heads,
-                               int kv_heads, int d, int page_tokens, void* stream) {
+                               int kv_heads, int d, int page_tokens, int is_f8, void* stream) {
   const Shape s{heads, kv_heads, d};
-  const Layout layout{page_tokens, n_keys / page_tokens};
+  const Layout layout{page_tokens, n_keys / page_tokens, is_f8 ? Dtype::kF8 : Dtype::kBF16};
   DeviceStep step;
   step.slots = table;
   step.key_counts = table + batch;
@@ -126,60 +60,18 @@ extern "C" void minillm_decode_table(int32_t* host, int batch, int n_keys, int k
   std::memcpy(host, step.all.data(), step.all.size() * 4);
 }
 
-__global__ void fill_floats(float* x, size_t n, uint32_t seed) {
-  for (size_t i = blockIdx.x * size_t(blockDim.x) + threadIdx.x; i < n; i += size_t(gridDim.x) * blockDim.x)
-    x[i] = float(int((uint32_t(i) * 2654435761u ^ seed * 0x9E3779B9u) >> 8) % 4096 - 2048) / 1024.0f;
-}
-
-// NaN over the slots past each sequence's end: a result that they reach is NaN.
-__global__ void poison(bf16* x, DeviceStep step, KeyLayout layout, int kv_heads, int d) {
-  const int row = blockIdx.x, g = blockIdx.y, n_slots = int(layout.head_stride / d);
-  for (int s = step.key_counts[row] + threadIdx.x; s < n_slots; s += blockDim.x) {
-    const int64_t at = step.tables[step.table_starts[row] + s / layout.page_tokens] * layout.page_stride +
-                       s % layout.page_tokens * layout.token_stride + g * layout.head_stride;
-    for (int i = 0; i < d; ++i) x[at + i] = __ushort_as_bfloat16(0x7FFF);
-  }
-}
-
-// One block a row and head; queries rounded as the kernel rounds them, everything else in double, in two passes.
-__global__ void decode_reference(float* out, float* lse, const float* q, KeyLayout layout, DeviceStep step, AttentionScalars a) {
-  extern __shared__ double weights[];
-  const int row = blockIdx.x, head = blockIdx.y, g = head / (a.n_heads / a.n_kv_heads), n = step.key_counts[row], d = a.head_dim;
-  const auto at = [&](int s) {
-    return step.tables[step.table_starts[row] + s / layout.page_tokens] * layout.page_stride +
-           s % layout.page_tokens * layout.token_stride + g * layout.head_stride;
-  };
-  const float* qr = q + (int64_t{row} * a.n_heads + head) * d;
-  for (int s = threadIdx.x; s < n; s += blockDim.x) {
-    double x = 0;
-    for (int i = 0; i < d; ++i)
-      x += double(__bfloat162float(__float2bfloat16(qr[i]))) * double(__bfloat162float(static_cast<const bf16*>(layout.keys)[at(s) + i]));
-    weights[s] = x * double(a.scale);
-  }
-  __syncthreads();
-  double top = -INFINITY, sum = 0;
-  for (int s = 0; s < n; ++s) top = fmax(top, weights[s]);
-  for (int s = 0; s < n; ++s) sum += exp(weights[s] - top);
-  for (int i = threadIdx.x; i < d; i += blockDim.x) {
-    double x = 0;
-    for (int s = 0; s < n; ++s) x += exp(weights[s] - top) * double(__bfloat162float(static_cast<const bf16*>(layout.values)[at(s) + i]));
-    out[(int64_t{row} * a.n_heads + head) * d + i] = float(x / sum);
-  }
-  if (threadIdx.x == 0) lse[row * a.n_heads + head] = float(top + log(sum));
-}
-
-static bool check(const Shape& s, const std::vector<int>& lengths, int page_tokens) {
+static bool check(const Shape& s, const std::vector<int>& lengths, int page_tokens, Dtype dtype) {
   const int batch = int(lengths.size()), longest = *std::max_element(lengths.begin(), lengths.end());
-  const Layout layout{page_tokens == 0 ? (longest + 63) / 16 * 16 : page_tokens, page_tokens == 0 ? 1 : longest / page_tokens + 2};
+  const Layout layout{page_tokens == 0 ? (longest + 63) / 16 * 16 : page_tokens, page_tokens == 0 ? 1 : longest / page_tokens + 2, dtype};
   const Step step(lengths, layout, s);
   const AttentionScalars a = scalars_of(s);
   const size_t n_kv = size_t(batch) * s.kv_heads * layout.n_pages * layout.page_tokens * s.d, n_out = size_t(batch) * s.heads * s.d;
-  bf16 *k = device_memory<bf16>(n_kv), *v = device_memory<bf16>(n_kv);
+  void *k = device_memory<char>(n_kv * element_bytes(dtype)), *v = device_memory<char>(n_kv * element_bytes(dtype));
   float *q = device_memory<float>(n_out), *out = device_memory<float>(n_out), *want = device_memory<float>(n_out);
   float *lse = device_memory<float>(n_out / s.d), *want_lse = device_memory<float>(n_out / s.d);
   void* scratch = zeroed_scratch(batch, a);
-  fill<<<512, 256>>>(k, n_kv, 1);
-  fill<<<512, 256>>>(v, n_kv, 2);
+  fill_cache(k, dtype, n_kv, 1);
+  fill_cache(v, dtype, n_kv, 2);
   fill_floats<<<64, 256>>>(q, n_out, 3);
   const KeyLayout keys = layout.of(k, v, s, batch);
   poison<<<dim3(batch, s.kv_heads), 128>>>(k, step.step, keys, s.kv_heads, s.d);
@@ -218,21 +110,38 @@ static bool check(const Shape& s, const std::vector<int>& lengths, int page_toke
   const bool good = bad == 0 && worst_lse < 1e-4 && same;
   if (!good)
     std::printf(
-        "{\"what\":\"check\",\"h\":%d,\"g\":%d,\"d\":%d,\"b\":%d,\"longest\":%d,\"page\":%d,\"worst\":%.6f,\"lse\":%.7f,\"bad\":%zu,"
+        "{\"what\":\"check\",\"f8\":%d,\"h\":%d,\"g\":%d,\"d\":%d,\"b\":%d,\"longest\":%d,\"page\":%d,\"worst\":%.6f,\"lse\":%.7f,\"bad\":%"
+        "zu,"
         "\"same\":%d}\n",
-        s.heads, s.kv_heads, s.d, batch, longest, page_tokens, worst, worst_lse, bad, same);
+        dtype == Dtype::kF8, s.heads, s.kv_heads, s.d, batch, longest, page_tokens, worst, worst_lse, bad, same);
   std::fflush(stdout);
   for (void* x : {(void*)k, (void*)v, (void*)q, (void*)out, (void*)want, (void*)lse, (void*)want_lse, scratch}) cudaFree(x);
   return good;
 }
 
+struct TimedVariant {
+  const char* name;
+  Dtype dtype;
+  int page;  ///< 0: all keys.
+};
+constexpr TimedVariant kTimed[] = {{"contiguous", Dtype::kBF16, 0},    {"pages of 64", Dtype::kBF16, 64},
+                                   {"pages of 16", Dtype::kBF16, 16},  {"f8 contiguous", Dtype::kF8, 0},
+                                   {"f8 pages of 64", Dtype::kF8, 64}, {"f8 pages of 16", Dtype::kF8, 16}};
+
 static void time_all(const Shape& s, int batch, int n_keys) {
+  constexpr int kVariants = int(std::size(kTimed));
   const AttentionScalars a = scalars_of(s);
-  const size_t n_kv = size_t(batch) * s.kv_heads * n_keys * s.d, bytes = 4 * n_kv;
-  const int copies = int(std::clamp<size_t>((size_t{300} << 20) / bytes + 1, 2, 48));
-  std::vector<bf16*> k, v;
-  for (int i = 0; i < copies; ++i)
-    for (auto* list : {&k, &v}) list->push_back(device_memory<bf16>(n_kv)), fill<<<1024, 256>>>(list->back(), n_kv, uint32_t(i));
+  const size_t n_kv = size_t(batch) * s.kv_heads * n_keys * s.d;
+  struct Caches {
+    size_t bytes;  ///< Of keys and values.
+    std::vector<void*> k, v;
+  } caches[2] = {{4 * n_kv, {}, {}}, {2 * n_kv, {}, {}}};
+  for (Caches& c : caches) {
+    const Dtype dtype = &c == caches ? Dtype::kBF16 : Dtype::kF8;
+    const int copies = int(std::clamp<size_t>((size_t{300} << 20) / c.bytes + 1, 2, 48));
+    for (int i = 0; i < copies; ++i)
+      for (auto* list : {&c.k, &c.v}) list->push_back(device_memory<char>(c.bytes / 2)), fill_cache(list->back(), dtype, n_kv, uint32_t(i));
+  }
   float *q = device_memory<float>(size_t(batch) * s.heads * s.d), *out = device_memory<float>(size_t(batch) * s.heads * s.d);
   fill_floats<<<64, 256>>>(q, size_t(batch) * s.heads * s.d, 3);
   void* scratch = zeroed_scratch(batch, a);
@@ -241,42 +150,44 @@ static void time_all(const Shape& s, int batch, int n_keys) {
   cudaEvent_t begin, end;
   CHECK(cudaEventCreate(&begin));
   CHECK(cudaEventCreate(&end));
-  const int pages[] = {n_keys, 64, 16};
   std::vector<cudaGraphExec_t> graphs;
   std::vector<Step*> steps;
-  for (int page : pages) {
-    const Layout layout{page, n_keys / page};
+  for (const TimedVariant& variant : kTimed) {
+    const int page = variant.page == 0 ? n_keys : variant.page;
+    const Layout layout{page, n_keys / page, variant.dtype};
+    const Caches& c = caches[variant.dtype == Dtype::kF8];
     steps.push_back(new Step(std::vector<int>(size_t(batch), n_keys), layout, s));
     cudaGraph_t graph;
     CHECK(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    for (int i = 0; i < copies; ++i)
-      decode_attention(out, nullptr, q, layout.of(k[i], v[i], s, batch), steps.back()->step, a, scratch, stream);
+    for (size_t i = 0; i < c.k.size(); ++i)
+      decode_attention(out, nullptr, q, layout.of(c.k[i], c.v[i], s, batch), steps.back()->step, a, scratch, stream);
     CHECK(cudaStreamEndCapture(stream, &graph));
     CHECK(cudaGraphInstantiate(&graphs.emplace_back(), graph, 0));
   }
-  std::vector<float> times[3];
+  std::vector<float> times[kVariants];
   for (int round = -1; round < 9; ++round)
-    for (int i = 0; i < 3; ++i) {
+    for (int i = 0; i < kVariants; ++i) {
       float ms;
       CHECK(cudaEventRecord(begin, stream));
       CHECK(cudaGraphLaunch(graphs[i], stream));
       CHECK(cudaEventRecord(end, stream));
       CHECK(cudaEventSynchronize(end));
       CHECK(cudaEventElapsedTime(&ms, begin, end));
-      if (round >= 0) times[i].push_back(ms / float(copies) * 1000);
+      if (round >= 0) times[i].push_back(ms / float(caches[kTimed[i].dtype == Dtype::kF8].k.size()) * 1000);
     }
   std::printf("{\"what\":\"time\",\"h\":%d,\"g\":%d,\"d\":%d,\"b\":%d,\"s\":%d", s.heads, s.kv_heads, s.d, batch, n_keys);
-  const char* names[] = {"contiguous", "pages of 64", "pages of 16"};
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < kVariants; ++i) {
     std::sort(times[i].begin(), times[i].end());
-    std::printf(",\"%s\":{\"us\":%.2f,\"tb_s\":%.3f}", names[i], times[i][4], double(bytes) / times[i][4] / 1e6);
+    const auto bytes = double(caches[kTimed[i].dtype == Dtype::kF8].bytes);
+    std::printf(",\"%s\":{\"us\":%.2f,\"tb_s\":%.3f}", kTimed[i].name, times[i][4], bytes / times[i][4] / 1e6);
   }
-  std::printf("}\n");
+  std::printf(",\"f8 gain\":%.3f}\n", times[1][4] / times[4][4]);
   std::fflush(stdout);
   for (auto graph : graphs) cudaGraphExecDestroy(graph);
   for (auto* step : steps) delete step;
-  for (auto* list : {&k, &v})
-    for (bf16* x : *list) cudaFree(x);
+  for (Caches& c : caches)
+    for (auto* list : {&c.k, &c.v})
+      for (void* x : *list) cudaFree(x);
   for (void* x : {(void*)q, (void*)out, scratch}) cudaFree(x);
 }
 
@@ -296,7 +207,8 @@ int main(int argc, char** argv) {
                          {16, 2, 192},
                          {32, 2, 256}})
     for (const auto& lengths : std::vector<std::vector<int>>{{1}, {17}, {339}, {1024}, {5000}, {64, 65, 1, 800, 16}, {20000}, ragged})
-      for (int page : {0, 16, 64, 48}) ++n_checks, good &= check(s, lengths, page);
+      for (int page : {0, 16, 64, 48})
+        for (Dtype dtype : {Dtype::kBF16, Dtype::kF8}) ++n_checks, good &= check(s, lengths, page, dtype);
   std::printf("{\"what\":\"correct\",\"checks\":%d,\"good\":%d}\n", n_checks, good);
   std::fflush(stdout);
   if (argc > 1 && std::string(argv[1]) == "time")

@@ -290,7 +290,9 @@ static void time_all(int d, bool causal, int seq) {
 // For a Python harness: runs variant `name` on the caller's memory and stream; tickets are two zeroed ints.
 extern "C" int minillm_prefill(const char* name, void* q, void* k, void* v, void* out, void* tickets, int batch, int n_queries, int n_keys,
                                int heads, int kv_heads, int d, int causal, void* stream) {
-  for (const Variant& var : kVariants)
+  std::vector<Variant> all = kVariants;
+  all.insert(all.end(), kPaged.begin(), kPaged.end());
+  for (const Variant& var : all)
     if (var.name == name && var.d == d && var.causal == (causal != 0)) {
       var.run({batch, n_queries, n_keys, heads, kv_heads, d, causal != 0},
               {(bf16*)q, (bf16*)k, (bf16*)v, (bf16*)out, nullptr, (int*)tickets}, (cudaStream_t)stream, false);

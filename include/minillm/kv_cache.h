@@ -25,7 +25,7 @@ struct KVCacheOptions {
   int64_t batch_size = 1;
   int64_t max_length = 0;  ///< Tokens a row, allocated now and never exceeded; 0 grows on demand up to the model's context.
   Device device = {};
-  std::optional<Dtype> dtype = {};  ///< kF32, kF16 or kBF16; otherwise the config's kv_dtype.
+  std::optional<Dtype> dtype = {};  ///< kF32, kF16, kBF16 or kF8; otherwise the config's kv_dtype.
   int64_t page_tokens = 64;         ///< A multiple of 16 from 16 to 1024.
 };
 

@@ -15,7 +15,7 @@ struct KvShape {
   int64_t head_dim = 0;      ///< D
   int64_t page_tokens = 64;  ///< Tokens a page: a multiple of 16 from 16 to 1024.
   int64_t max_pages = 0;
-  Dtype dtype = Dtype::kF16;  ///< kF32, kF16 or kBF16.
+  Dtype dtype = Dtype::kF16;  ///< kF32, kF16, kBF16 or kF8 (values as they are: above 448 is 448).
 
   /// K and V of one page over all layers.
   int64_t page_bytes() const noexcept {

@@ -1,6 +1,7 @@
-// dequantise.cpp - weight = scale (code - zero) + offset, or a widening of 16-bit floats.
+// dequantise.cpp - weight = scale (code - zero) + offset, or a widening of 16-bit and 8-bit floats.
 #include "base/dequantise.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "base/dtype.h"
@@ -33,6 +34,7 @@ void dequantise_row(Dtype dtype, const void* row, float* out, int64_t n) {
   }
   if (dtype == Dtype::kF16) return widen_row(at, out, n, half_to_float);
   if (dtype == Dtype::kBF16) return widen_row(at, out, n, bfloat16_to_float);
+  if (dtype == Dtype::kF8) return static_cast<void>(std::transform(at, at + n, out, f8_to_float));
 
   const QuantFormat format = quant_format(dtype);
   const int64_t block_size = block_elements(dtype);
@@ -43,6 +45,23 @@ void dequantise_row(Dtype dtype, const void* row, float* out, int64_t n) {
       const float scale = group_scale(format, block, i / format.group), offset = group_offset(format, block, i / format.group);
       for (int j = i; j < i + format.group; ++j)
         *out++ = scale * static_cast<float>(block.codes[static_cast<size_t>(j)] - format.zero) + offset;
+    }
+  }
+}
+
+void narrow_row(Dtype dtype, void* row, const float* from, int64_t n) {
+  if (!is_cache_dtype(dtype)) throw Error(ErrorCode::kUnsupported, "narrow_row: ", name_of(dtype), ": expected ", kCacheDtypes);
+  auto* to = static_cast<std::byte*>(row);
+  if (dtype == Dtype::kF32) {
+    std::memcpy(to, from, static_cast<size_t>(n) * sizeof(float));
+    return;
+  }
+  for (int64_t i = 0; i < n; ++i) {
+    if (dtype == Dtype::kF8) {
+      to[i] = std::byte{float_to_f8(from[i])};
+    } else {
+      const uint16_t bits = dtype == Dtype::kF16 ? float_to_half(from[i]) : float_to_bfloat16(from[i]);
+      std::memcpy(to + 2 * i, &bits, sizeof bits);
     }
   }
 }

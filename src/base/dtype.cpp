@@ -11,6 +11,7 @@ int64_t block_elements(Dtype dtype) noexcept {
     case Dtype::kF16:
     case Dtype::kBF16:
     case Dtype::kI32:
+    case Dtype::kF8:
       return 1;
     case Dtype::kQ4_0:
     case Dtype::kQ4_1:
@@ -34,6 +35,8 @@ size_t block_bytes(Dtype dtype) noexcept {
     case Dtype::kF16:
     case Dtype::kBF16:
       return 2;
+    case Dtype::kF8:
+      return 1;
     case Dtype::kQ4_0:
       return 18;
     case Dtype::kQ4_1:

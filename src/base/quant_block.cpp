@@ -79,6 +79,7 @@ QuantFormat quant_format(Dtype dtype) {
     case Dtype::kF16:
     case Dtype::kBF16:
     case Dtype::kI32:
+    case Dtype::kF8:
       break;
   }
   throw Error(ErrorCode::kInvalidArgument, name_of(dtype), " is not a block format");
@@ -119,6 +120,7 @@ void read_block(Dtype dtype, const uint8_t* p, QuantBlock& block) {
     case Dtype::kF16:
     case Dtype::kBF16:
     case Dtype::kI32:
+    case Dtype::kF8:
       break;
   }
   throw Error(ErrorCode::kInvalidArgument, name_of(dtype), " is not a block format");

@@ -19,6 +19,7 @@ constexpr size_t kAlignment = 64;  // A cache line and a 512-bit vector.
 uint64_t checked_bytes(const std::vector<int64_t>& shape, Dtype dtype) {
   if (is_quantised(dtype))
     throw Error(ErrorCode::kInvalidArgument, "tensor: dtype ", name_of(dtype), " is a block format, not an element type");
+  if (dtype == Dtype::kF8) throw Error(ErrorCode::kInvalidArgument, "tensor: dtype f8 is for caches of keys and values only");
   uint64_t bytes = block_bytes(dtype);
   for (int64_t n : shape) {
     if (n < 0) throw Error(ErrorCode::kInvalidArgument, "tensor: dimension ", n, " is negative");

@@ -13,7 +13,7 @@ struct Named {
   Dtype dtype;
   std::string_view name, long_name;
 };
-constexpr std::array<Named, 12> kDtypes{{{Dtype::kF32, "f32", "float32"},
+constexpr std::array<Named, 13> kDtypes{{{Dtype::kF32, "f32", "float32"},
                                          {Dtype::kF16, "f16", "float16"},
                                          {Dtype::kBF16, "bf16", "bfloat16"},
                                          {Dtype::kI32, "i32", "int32"},
@@ -24,7 +24,8 @@ constexpr std::array<Named, 12> kDtypes{{{Dtype::kF32, "f32", "float32"},
                                          {Dtype::kQ8_0, "q8_0", ""},
                                          {Dtype::kQ4_K, "q4_k", ""},
                                          {Dtype::kQ5_K, "q5_k", ""},
-                                         {Dtype::kQ6_K, "q6_k", ""}}};
+                                         {Dtype::kQ6_K, "q6_k", ""},
+                                         {Dtype::kF8, "f8", "float8_e4m3fn"}}};
 
 }  // namespace
 

@@ -116,7 +116,7 @@ Run add_inspect(CLI::App& app) {
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
   app.add_option("--batch", flags->batch, "sequences to plan the cache for")->check(CLI::Range(1, 1 << 20))->capture_default_str();
   app.add_option("--device", flags->model.device, "device to plan for: cpu, reference or cuda[:N]")->capture_default_str();
-  app.add_option("--kv-dtype", flags->kv_dtype, "element type of the cache: f32, f16 or bf16")
+  app.add_option("--kv-dtype", flags->kv_dtype, "element type of the cache: f32, f16, bf16 or f8")
       ->check(CLI::IsMember({"f32", "f16", "bf16"}));
   app.add_flag("--json", flags->json, "print one JSON object");
   return [flags] { return run_inspect(*flags); };

@@ -27,7 +27,7 @@ WeightCost weight_cost(const ModelConfig& config, double weight_bytes, double em
 
 PassCost pass_cost(const ModelConfig& config, const WeightCost& weights, int64_t n_tokens, int64_t depth, int64_t batch) {
   const double rows = static_cast<double>(batch);
-  const double kv_element = config.kv_dtype == Dtype::kF32 ? 4 : 2;
+  const double kv_element = config.kv_dtype == Dtype::kF32 ? 4 : config.kv_dtype == Dtype::kF8 ? 1 : 2;
   const double token_bytes = 2 * static_cast<double>(config.kv_size()) * kv_element;  // K and V of one token in one layer.
   PassCost cost;
   cost.bytes = weights.product_bytes;

@@ -39,6 +39,11 @@ void check_float_dtype(const std::string& text) {
   if (dtype != Dtype::kF32 && dtype != Dtype::kF16 && dtype != Dtype::kBF16)
     throw Error(ErrorCode::kInvalidArgument, "'", text, "': expected f32, f16 or bf16");
 }
+void check_cache_dtype(const std::string& text) {
+  const Dtype dtype = parse_dtype(text);
+  if (dtype != Dtype::kF32 && dtype != Dtype::kF16 && dtype != Dtype::kBF16 && dtype != Dtype::kF8)
+    throw Error(ErrorCode::kInvalidArgument, "'", text, "': expected f32, f16, bf16 or f8");
+}
 
 void check_block_size(const std::string& text) {
   int64_t n = -1;
@@ -60,8 +65,8 @@ void add_device_flags(CLI::App& app, ModelFlags& flags) {
       ->capture_default_str();
   app.add_option("--dtype", flags.dtype, "store weights as f32, f16 or bf16 (default: as the file has them)")
       ->check(checked_by(check_float_dtype, "DTYPE"));
-  app.add_option("--kv-dtype", flags.kv_dtype, "store keys and values as f32, f16 or bf16 (default: f16)")
-      ->check(checked_by(check_float_dtype, "DTYPE"));
+  app.add_option("--kv-dtype", flags.kv_dtype, "store keys and values as f32, f16, bf16 or f8, E4M3 (default: f16)")
+      ->check(checked_by(check_cache_dtype, "DTYPE"));
   app.add_option("--ctx", flags.context, "longest text in tokens (default: what the model was made for)")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 31));
   app.add_option("--threads", flags.threads, "compute threads (default: every core this process may use)")->check(CLI::Range(1, 4096));

@@ -24,7 +24,7 @@ static_assert(std::endian::native == std::endian::little, "a saved cache is writ
 
 constexpr std::array<char, 8> kMagic = {'M', 'L', 'L', 'M', 'K', 'V', '\r', '\n'};
 constexpr uint32_t kVersion = 1;
-constexpr Dtype kDtypes[] = {Dtype::kF32, Dtype::kF16, Dtype::kBF16};  // In the file's order.
+constexpr Dtype kDtypes[] = {Dtype::kF32, Dtype::kF16, Dtype::kBF16, Dtype::kF8};  // In the file's order.
 constexpr size_t kChecked = CacheFileHeader::kBytes - sizeof(uint64_t);
 
 std::string reason() { return std::generic_category().message(errno); }
@@ -74,7 +74,7 @@ CacheFileHeader CacheFileHeader::decode(std::span<const std::byte, kBytes> bytes
   if (const auto version = get<uint32_t>(bytes, 8); version != kVersion)
     throw Error(ErrorCode::kUnsupported, path, ": saved cache of version ", version, ", expected ", kVersion);
   const auto dtype = get<uint32_t>(bytes, 12);
-  if (dtype >= std::size(kDtypes)) throw Error(ErrorCode::kUnsupported, path, ": saved cache of dtype ", dtype, ", expected 0, 1 or 2");
+  if (dtype >= std::size(kDtypes)) throw Error(ErrorCode::kUnsupported, path, ": saved cache of dtype ", dtype, ", expected 0 to 3");
   CacheFileHeader header;
   header.dtype = kDtypes[dtype];
   header.fingerprint.assign(reinterpret_cast<const char*>(bytes.data()) + 16, kFingerprintBytes);

@@ -1,7 +1,7 @@
 // cache_file.h - the layout of a saved cache, and its bytes in and out of a file. KVCache::save and load are written with it.
 // Layout (little endian, no padding):
 //   0    magic "MLLMKV\r\n": a transfer that alters line ends alters it
-//   8    u32 version, 1                          12  u32 dtype: 0 f32, 1 f16, 2 bf16
+//   8    u32 version, 1                          12  u32 dtype: 0 f32, 1 f16, 2 bf16, 3 f8
 //   16   fingerprint of the model, 64 characters, zeros behind a shorter one
 //   80   u32 layers, u32 key/value heads, u32 head width, u32 rows
 //   96   u64 bytes of the attachment             104 u64 bytes of all that follows the header

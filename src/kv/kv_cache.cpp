@@ -10,6 +10,7 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
+#include "base/dtype.h"
 #include "kv/layer_view.h"
 #include "kv/paged_cache.h"
 
@@ -38,8 +39,8 @@ KvShape shape_of(const ModelConfig& config, const KVCacheOptions& options) {
   shape.head_dim = config.head_dim;
   shape.page_tokens = options.page_tokens;
   shape.dtype = options.dtype.value_or(config.kv_dtype);
-  if (shape.dtype != Dtype::kF32 && shape.dtype != Dtype::kF16 && shape.dtype != Dtype::kBF16)
-    throw Error(ErrorCode::kUnsupported, "KVCache: dtype ", name_of(shape.dtype), ": expected f32, f16 or bf16");
+  if (!is_cache_dtype(shape.dtype))
+    throw Error(ErrorCode::kUnsupported, "KVCache: dtype ", name_of(shape.dtype), ": expected ", kCacheDtypes);
 
   std::optional<uint64_t> bytes = 2 * block_bytes(shape.dtype) * static_cast<uint64_t>(shape.page_tokens);
   for (int64_t factor : {shape.n_layers, shape.n_kv_heads, shape.head_dim})

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/bytes.h"
-#include "base/half.h"
+#include "base/dequantise.h"
 #include "kv/cache_file.h"
 #include "kv/paged_cache.h"
 #include "minillm/kv_cache.h"
@@ -24,35 +24,10 @@ class Run {
 
   float* values() noexcept { return values_.data(); }
   std::span<std::byte> stored(int64_t n) { return std::span(stored_).first(static_cast<size_t>(n) * block_bytes(dtype_)); }
-  void narrow(int64_t n) {
-    for (size_t i = 0; i < static_cast<size_t>(n); ++i) {
-      if (dtype_ == Dtype::kF32)
-        put(i, values_[i]);
-      else
-        put(i, dtype_ == Dtype::kF16 ? float_to_half(values_[i]) : float_to_bfloat16(values_[i]));
-    }
-  }
-  void widen(int64_t n) {
-    for (size_t i = 0; i < static_cast<size_t>(n); ++i) {
-      if (dtype_ == Dtype::kF32)
-        values_[i] = get<float>(i);
-      else
-        values_[i] = dtype_ == Dtype::kF16 ? half_to_float(get<uint16_t>(i)) : bfloat16_to_float(get<uint16_t>(i));
-    }
-  }
+  void narrow(int64_t n) { narrow_row(dtype_, stored_.data(), values_.data(), n); }
+  void widen(int64_t n) { dequantise_row(dtype_, stored_.data(), values_.data(), n); }
 
  private:
-  template <typename T>
-  void put(size_t i, T value) {
-    std::memcpy(stored_.data() + i * sizeof(T), &value, sizeof(T));
-  }
-  template <typename T>
-  T get(size_t i) const {
-    T value;
-    std::memcpy(&value, stored_.data() + i * sizeof(T), sizeof(T));
-    return value;
-  }
-
   Dtype dtype_;
   std::vector<float> values_;
   std::vector<std::byte> stored_;

@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 
+#include "base/dtype.h"
 #include "minillm/error.h"
 #include "model/families.h"
 #include "model/hyperparameters.h"
@@ -91,8 +92,8 @@ void ModelConfig::validate() const {
   if (rope_scaling.kind == RopeScaling::Kind::kLlama3 && rope_scaling.high_freq_factor <= rope_scaling.low_freq_factor)
     throw Error(ErrorCode::kInvalidArgument, "config: rope_scaling.high_freq_factor is ", rope_scaling.high_freq_factor,
                 ", expected more than low_freq_factor, ", rope_scaling.low_freq_factor);
-  if (kv_dtype != Dtype::kF32 && kv_dtype != Dtype::kF16 && kv_dtype != Dtype::kBF16)
-    throw Error(ErrorCode::kInvalidArgument, "config: kv_dtype is ", name_of(kv_dtype), ", expected f32, f16 or bf16");
+  if (!is_cache_dtype(kv_dtype))
+    throw Error(ErrorCode::kInvalidArgument, "config: kv_dtype is ", name_of(kv_dtype), ", expected ", kCacheDtypes);
   const double widest = static_cast<double>(std::max({q_size() + 2 * kv_size(), 2 * ffn_size, vocab_size}));
   if (static_cast<double>(hidden_size) * widest > kMaxMatrixElements)
     throw Error(ErrorCode::kInvalidArgument, "config: a matrix of ", hidden_size, " x ", widest, " elements, expected at most ",

@@ -178,7 +178,7 @@ void bind_cache(nb::module_& m) {
             "page_tokens"_a = 64,
             nb::sig("def __init__(self, config: ModelConfig, batch_size: int = 1, max_length: int = 0, device: str = 'cpu', "
                     "dtype: typing.Any = None, page_tokens: int = 64) -> None"),
-            "max_length: tokens a row, allocated now and never exceeded; 0 grows on demand. dtype: float32, float16 or bfloat16.");
+            "max_length: tokens a row, allocated now and never exceeded; 0 grows on demand. dtype: float32, float16, bfloat16 or \"f8\".");
   cache.def("update", &update, "key_states"_a, "value_states"_a, "layer_idx"_a,
             "Appends K and V to a layer and returns what attention reads in this step, as float32.");
   cache.def(

@@ -19,7 +19,7 @@ struct Setting {
 std::vector<Setting> settings() {
   std::vector<Setting> all;
   for (const std::string& isa : isas_here())
-    for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBF16})
+    for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBF16, Dtype::kF8})
       for (const int64_t group : {1, 3, 4, 8})
         for (const int64_t window : {0, 70})
           if (isa != "scalar" || group == 3 || dtype == Dtype::kF32) all.push_back({isa, dtype, group, window});
@@ -118,7 +118,7 @@ TEST(AttentionBitwiseOptions, SoftcapAlibiAndSinksAreTheSameInDecode) {
   const std::vector<float> slopes = alibi_slopes(6), sinks = randn(3, 6);
   AttentionParams p{.n_heads = 6, .n_kv_heads = 2, .head_dim = 58, .scale = 0.2f, .softcap = 20.0f, .alibi_slopes = slopes, .sinks = sinks};
   for (const std::string& isa : {isas_here().back(), isas_here()[isas_here().size() / 2]})
-    for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBF16}) {
+    for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBF16, Dtype::kF8}) {
       AttentionUnit unit(isa);
       const AttentionCase c = random_case(p, 600, 600, dtype, 9, 3.0);
       const AttentionOutput whole = in_chunks(unit, c, dtype, 64, 600, 1), steps = in_chunks(unit, c, dtype, 16, 1, 2);

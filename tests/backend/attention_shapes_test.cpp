@@ -36,7 +36,7 @@ struct Options {
     if (random.below(3) == 0) sinks = randn(i, params.n_heads);
     params.alibi_slopes = slopes;
     params.sinks = sinks;
-    dtype = pick(std::vector<Dtype>{Dtype::kF32, Dtype::kF16, Dtype::kBF16});
+    dtype = pick(std::vector<Dtype>{Dtype::kF32, Dtype::kF16, Dtype::kBF16, Dtype::kF8});
     page_tokens = pick(std::vector<int64_t>{16, 48, 64, 256});
     text = "D " + std::to_string(params.head_dim) + " heads " + std::to_string(params.n_heads) + "/" + std::to_string(params.n_kv_heads) +
            " causal " + std::to_string(params.causal) + " window " + std::to_string(params.window) + " cap " +

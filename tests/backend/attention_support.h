@@ -28,7 +28,7 @@ inline std::vector<std::string> isas_here() {
 /// Whether a sequence's rows go through tiles of bfloat16: its errors are those of bfloat16, and its bits depend on whether a step
 /// brings enough tokens of it.
 inline bool on_matrices(const std::string& isa, Dtype dtype, int64_t n_rows, bool flash = true) {
-  return isa == "amx" && flash && dtype != Dtype::kF32 && n_rows >= cpu::kMatrixTokens;
+  return isa == "amx" && flash && (dtype == Dtype::kF16 || dtype == Dtype::kBF16) && n_rows >= cpu::kMatrixTokens;
 }
 inline Dtype yardstick_of(const std::string& isa, Dtype dtype, int64_t n_rows, bool flash = true) {
   return on_matrices(isa, dtype, n_rows, flash) ? Dtype::kBF16 : Dtype::kF32;

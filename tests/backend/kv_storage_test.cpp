@@ -19,7 +19,7 @@ struct Kind {
 std::vector<Kind> kinds() {
   std::vector<Kind> all;
   for (const std::string& isa : isas_here())
-    for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBF16}) all.push_back({isa, dtype});
+    for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBF16, Dtype::kF8}) all.push_back({isa, dtype});
   return all;
 }
 
@@ -50,9 +50,12 @@ TEST_P(KvStorageTypes, EveryRoundingIsTheNearestEven) {
   Random random(3);
   std::vector<float> from(4096), back(4096), want;
   for (float& x : from) x = std::bit_cast<float>(static_cast<uint32_t>(random.bits()));
-  const float edges[] = {0x1p-24f,  0x1.8p-24f, 0x1p-25f,       0x1.000002p-25f, 65504.0f,
-                         65520.0f,  1.0009765f, 1.00048828125f, 1.00146484375f,  std::numeric_limits<float>::infinity(),
-                         0x1.01p0f, 0x1.03p0f,  0x1.FFFFFEp127f};
+  const float edges[] = {0x1p-24f,  0x1.8p-24f, 0x1p-25f,        0x1.000002p-25f, 65504.0f,
+                         65520.0f,  1.0009765f, 1.00048828125f,  1.00146484375f,  std::numeric_limits<float>::infinity(),
+                         0x1.01p0f, 0x1.03p0f,  0x1.FFFFFEp127f, 448.0f,          464.0f,
+                         465.0f,    0x1p-9f,    0x1p-10f,        0x1.8p-9f,       0x1.1p0f,
+                         0x1.3p0f,  -0x1.Fp-7f};
+  for (size_t i = 32; i < 1024; ++i) from[i] = static_cast<float>(std::ldexp(random.normal(), static_cast<int>(i % 24) - 13));
   std::copy(std::begin(edges), std::end(edges), from.begin());
   want = from;
   round_to(dtype, want);

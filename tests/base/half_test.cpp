@@ -1,4 +1,4 @@
-// half_test.cpp - the 16-bit types: widening is exact for all 65,536 values, narrowing goes to nearest even.
+// half_test.cpp - the 16-bit and 8-bit types: widening is exact for all their values, narrowing goes to nearest even.
 #include "base/half.h"
 
 #include <gtest/gtest.h>
@@ -82,6 +82,48 @@ TEST(Half, NarrowingKeepsNanAndFlushesTheTiniest) {
     EXPECT_EQ(f.narrow(std::numeric_limits<float>::denorm_min()), 0) << f.name;
     EXPECT_EQ(f.narrow(-0.0f), 0x8000) << f.name;
   }
+}
+
+TEST(F8, WideningIsExactAndNarrowingBringsEachValueBack) {
+  for (uint32_t bits = 0; bits < 0x100; ++bits) {
+    const auto x = static_cast<uint8_t>(bits);
+    const float wide = f8_to_float(x);
+    if ((bits & 0x7F) == 0x7F) {
+      EXPECT_TRUE(std::isnan(wide)) << bits;
+      EXPECT_TRUE(std::isnan(f8_to_float(float_to_f8(wide)))) << bits;
+      continue;
+    }
+    // Exponent 15 is one of numbers here: written out, since by_definition() takes it for infinities.
+    const uint32_t mantissa = bits & 7u, exponent = bits >> 3 & 15u;
+    const double size = exponent == 0 ? std::ldexp(mantissa, -9) : std::ldexp(8 + mantissa, static_cast<int>(exponent) - 10);
+    EXPECT_EQ(static_cast<double>(wide), bits >= 0x80 ? -size : size) << bits;
+    EXPECT_EQ(std::signbit(wide), bits >= 0x80) << bits;
+    EXPECT_EQ(float_to_f8(wide), x) << bits;
+  }
+  EXPECT_EQ(f8_to_float(0x7E), 448.0f);
+  EXPECT_EQ(f8_to_float(0x01), 0x1p-9f);
+}
+
+TEST(F8, NarrowingGoesToTheNearestAndTiesToEven) {
+  for (uint8_t x = 0; x < 0x7E; ++x) {
+    const auto next = static_cast<uint8_t>(x + 1), even = x % 2 == 0 ? x : next;
+    const float middle = (f8_to_float(x) + f8_to_float(next)) / 2;  // Exact.
+    EXPECT_EQ(float_to_f8(middle), even) << int{x};
+    EXPECT_EQ(float_to_f8(std::nextafter(middle, 0.0f)), x) << int{x};
+    EXPECT_EQ(float_to_f8(std::nextafter(middle, kInfinity)), next) << int{x};
+    EXPECT_EQ(float_to_f8(-middle), even | 0x80) << int{x};
+  }
+}
+
+TEST(F8, WhatIsTooLargeBecomesTheLargestAndNanStays) {
+  for (const float x : {448.0f, 464.0f, 1e6f, std::numeric_limits<float>::max(), kInfinity}) {
+    EXPECT_EQ(float_to_f8(x), 0x7E) << x;
+    EXPECT_EQ(float_to_f8(-x), 0xFE) << x;
+  }
+  for (const uint32_t nan : {0x7F800001u, 0x7FC00000u, 0xFFFFFFFFu, 0xFF800001u})
+    EXPECT_TRUE(std::isnan(f8_to_float(float_to_f8(std::bit_cast<float>(nan))))) << nan;
+  EXPECT_EQ(float_to_f8(std::numeric_limits<float>::denorm_min()), 0);
+  EXPECT_EQ(float_to_f8(-0.0f), 0x80);
 }
 
 }  // namespace

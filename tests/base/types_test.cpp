@@ -22,7 +22,8 @@ struct Known {
 constexpr Known kAll[] = {  // Sizes from the GGUF specification.
     {Dtype::kF32, "f32", 1, 4},     {Dtype::kF16, "f16", 1, 2},       {Dtype::kBF16, "bf16", 1, 2},     {Dtype::kI32, "i32", 1, 4},
     {Dtype::kQ4_0, "q4_0", 32, 18}, {Dtype::kQ4_1, "q4_1", 32, 20},   {Dtype::kQ5_0, "q5_0", 32, 22},   {Dtype::kQ5_1, "q5_1", 32, 24},
-    {Dtype::kQ8_0, "q8_0", 32, 34}, {Dtype::kQ4_K, "q4_k", 256, 144}, {Dtype::kQ5_K, "q5_k", 256, 176}, {Dtype::kQ6_K, "q6_k", 256, 210}};
+    {Dtype::kQ8_0, "q8_0", 32, 34}, {Dtype::kQ4_K, "q4_k", 256, 144}, {Dtype::kQ5_K, "q5_k", 256, 176}, {Dtype::kQ6_K, "q6_k", 256, 210},
+    {Dtype::kF8, "f8", 1, 1}};
 
 TEST(Dtype, EveryTypeHasItsNameAndSizes) {
   for (const Known& known : kAll) {
@@ -44,7 +45,8 @@ TEST(Dtype, LongNamesAreUnderstoodAndOthersNamedInTheError) {
   EXPECT_EQ(parse_dtype("float32"), Dtype::kF32);
   EXPECT_EQ(parse_dtype("float16"), Dtype::kF16);
   EXPECT_EQ(parse_dtype("bfloat16"), Dtype::kBF16);
-  for (const char* bad : {"", "F32", "f8", "q4_2", "f32 "}) {
+  EXPECT_EQ(parse_dtype("float8_e4m3fn"), Dtype::kF8);
+  for (const char* bad : {"", "F32", "f9", "q4_2", "f32 "}) {
     try {
       parse_dtype(bad);
       ADD_FAILURE() << "'" << bad << "' accepted";

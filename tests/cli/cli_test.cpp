@@ -55,7 +55,7 @@ TEST_F(Cli, WrongUsageIsExitCode2AndNamesTheFlag) {
   fails_with(2, "--temperature", {"generate", "-p", "x", "--temperature", "-1"});
   fails_with(2, "--top-p", {"generate", "-p", "x", "--top-p", "2"});
   fails_with(2, "--device", {"generate", "-p", "x", "--device", "abacus"});
-  fails_with(2, "expected f32, f16 or bf16", {"generate", "-p", "x", "--kv-dtype", "q4_0"});
+  fails_with(2, "expected f32, f16, bf16 or f8", {"generate", "-p", "x", "--kv-dtype", "q4_0"});
   fails_with(2, "power of two from 16 to 1024", {"generate", "-p", "x", "--flash-block-size", "48"});
   fails_with(2, "--file and --ids", {"score", "-m", model_});
   fails_with(2, "'x' is no token id", {"score", "-m", model_, "--ids", "1,x"});

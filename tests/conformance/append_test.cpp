@@ -21,6 +21,8 @@ constexpr Case kCases[] = {
     {"norm", 4, 1, 256, 256, RopeLayout::kHalves, false, true, Dtype::kF16, 16},
     {"bias_norm_partial", 3, 3, 80, 20, RopeLayout::kHalves, true, true, Dtype::kF32, 48},
     {"interleaved_partial", 8, 2, 96, 50, RopeLayout::kInterleaved, true, true, Dtype::kF16, 1024},
+    {"f8", 8, 2, 128, 128, RopeLayout::kHalves, true, true, Dtype::kF8, 64},
+    {"f8_interleaved", 3, 1, 40, 26, RopeLayout::kInterleaved, false, false, Dtype::kF8, 16},
     {"narrow", 2, 2, 2, 2, RopeLayout::kHalves, false, false, Dtype::kF32, 16},
     {"no_rotation", 2, 1, 16, 0, RopeLayout::kHalves, true, false, Dtype::kF32, 16},
 };
@@ -76,11 +78,13 @@ TEST_P(Append, MatchesTheOracle) {
     const Result got = run(*backend_, c, step), want = run(*oracle_, c, step);
     // Float32: the norm's sum, a rotation of two products. Then at most one step of the storage type where that rounding flips.
     const double f32 = (8 + std::sqrt(static_cast<double>(c.dim))) * 0x1p-24 * 4;
-    const double stored = c.dtype == Dtype::kF32 ? 0 : c.dtype == Dtype::kF16 ? 0x1p-10 : 0x1p-7;
+    const double stored = c.dtype == Dtype::kF32 ? 0 : c.dtype == Dtype::kF16 ? 0x1p-10 : c.dtype == Dtype::kBF16 ? 0x1p-7 : 0x1p-3;
+    const double least = c.dtype == Dtype::kF8 ? 0x1p-9 : 0;  // The step of its subnormals.
     const auto compare = [&](const std::vector<float>& x, const std::vector<float>& y, double step_size, const char* what) {
       ASSERT_EQ(x.size(), y.size());
       for (size_t i = 0; i < y.size(); ++i)
-        ASSERT_NEAR(x[i], y[i], f32 + (f32 + step_size) * std::abs(static_cast<double>(y[i]))) << what << " at " << i;
+        ASSERT_NEAR(x[i], y[i], f32 + (step_size > 0 ? least : 0) + (f32 + step_size) * std::abs(static_cast<double>(y[i])))
+            << what << " at " << i;
     };
     compare(got.q, want.q, 0, "q");
     compare(got.k, want.k, stored, "k");
@@ -102,7 +106,7 @@ TEST_P(Append, RowsDoNotDependOnTheRowsBesideThem) {
 }
 
 TEST_P(Append, StorageGivesBackWhatWasWrittenAndCopiesPages) {
-  for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBF16})
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBF16, Dtype::kF8})
     for (const int64_t dim : {2, 16, 40, 64, 80, 256}) {
       const KvShape shape{.n_layers = 3, .n_kv_heads = 2, .head_dim = dim, .page_tokens = 48, .max_pages = 3, .dtype = dtype};
       const auto storage = make_storage(*backend_, shape, 3);
@@ -115,6 +119,7 @@ TEST_P(Append, StorageGivesBackWhatWasWrittenAndCopiesPages) {
       storage->write(1, 2, 13, {k.data(), Dtype::kF32, {11, 2, dim}}, {v.data(), Dtype::kF32, {11, 2, dim}});
       storage->copy_page(2, 0);
       const auto rounded = [dtype](float x) {
+        if (dtype == Dtype::kF8) return f8_to_float(float_to_f8(x));
         return dtype == Dtype::kF32 ? x : dtype == Dtype::kF16 ? half_to_float(float_to_half(x)) : bfloat16_to_float(float_to_bfloat16(x));
       };
       for (const int32_t page : {2, 0}) {

@@ -76,7 +76,8 @@ TEST_P(Composites, AttentionInAWholeStepEqualsItsParts) {
   constexpr int64_t kHidden = 128;
   for (const Shape4& s :
        {Shape4{4, 2, 64, 0, Dtype::kF16, false}, Shape4{9, 3, 64, 40, Dtype::kBF16, true}, Shape4{8, 1, 128, 0, Dtype::kBF16, true},
-        Shape4{4, 4, 96, 100, Dtype::kF16, true}, Shape4{4, 1, 256, 0, Dtype::kBF16, true}, Shape4{2, 2, 64, 0, Dtype::kF32, true}}) {
+        Shape4{4, 4, 96, 100, Dtype::kF16, true}, Shape4{4, 1, 256, 0, Dtype::kBF16, true}, Shape4{2, 2, 64, 0, Dtype::kF32, true},
+        Shape4{8, 2, 128, 0, Dtype::kF8, true}, Shape4{9, 3, 64, 40, Dtype::kF8, false}, Shape4{12, 1, 80, 0, Dtype::kF8, true}}) {
     SCOPED_TRACE(testing::Message() << s.heads << "/" << s.kv_heads << " x " << s.dim);
     const int64_t columns = (s.heads + 2 * s.kv_heads) * s.dim;
     const auto weight = HostWeight(1, Dtype::kBF16, columns, kHidden).pack(*backend_);

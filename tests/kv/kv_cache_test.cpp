@@ -187,15 +187,17 @@ TEST(KVCache, CropCountsFromTheEndBelowZeroAndFromTheStartAbove) {
   EXPECT_EQ(cache.bytes(), 0);
 }
 
-TEST(KVCache, SixteenBitStorageRoundsToNearest) {
-  for (const Dtype dtype : {Dtype::kF16, Dtype::kBF16}) {
+TEST(KVCache, NarrowStorageRoundsToNearest) {
+  for (const Dtype dtype : {Dtype::kF16, Dtype::kBF16, Dtype::kF8}) {
     KVCache cache(tiny_config(), {.device = kReference, .dtype = dtype});
     EXPECT_EQ(cache.dtype(), dtype);
     const Tensor k = random_tensor(1, {1, kHeads, 3, kDim}), v = random_tensor(2, {1, kHeads, 3, kDim});
     const auto [all_k, all_v] = cache.update(k, v, 0);
     for (size_t i = 0; i < k.values<float>().size(); ++i) {
       const float x = k.values<float>()[i];
-      const float want = dtype == Dtype::kF16 ? half_to_float(float_to_half(x)) : bfloat16_to_float(float_to_bfloat16(x));
+      const float want = dtype == Dtype::kF8    ? f8_to_float(float_to_f8(x))
+                         : dtype == Dtype::kF16 ? half_to_float(float_to_half(x))
+                                                : bfloat16_to_float(float_to_bfloat16(x));
       EXPECT_EQ(all_k.values<float>()[i], want) << i;
     }
   }

@@ -50,7 +50,7 @@ void expect_same(const KVCache& a, const KVCache& b) {
 
 TEST(SavedCache, ComesBackWithTheSameBitsInEveryDtypeAndPageSize) {
   const TempFolder folder;
-  for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBF16})
+  for (const Dtype dtype : {Dtype::kF32, Dtype::kF16, Dtype::kBF16, Dtype::kF8})
     for (const int64_t page_tokens : {16, 64, 112}) {
       const KVCache cache = ragged_cache(dtype);
       cache.save(folder / "cache", kModel, "three rows");
@@ -143,7 +143,7 @@ TEST(SavedCache, HostileNumbersAreRefusedBeforeMemoryIsTaken) {
   };
   const Case cases[] = {
       {"Version", 8, 2, 4, ErrorCode::kUnsupported, "version 2, expected 1"},
-      {"Dtype", 12, 3, 4, ErrorCode::kUnsupported, "dtype 3"},
+      {"Dtype", 12, 4, 4, ErrorCode::kUnsupported, "dtype 4"},
       {"OtherDtype", 12, 0, 4, ErrorCode::kCorruptFile, "do not add up"},
       {"Layers", 80, 2, 4, ErrorCode::kInvalidArgument, "another model: 2 layers"},
       {"Heads", 84, 0xFFFFFFFF, 4, ErrorCode::kInvalidArgument, "another model"},

@@ -35,7 +35,7 @@ def test_too_little_memory_is_a_memory_error():
 
 
 def test_what_is_not_implemented_is_a_not_implemented_error(config):
-    with pytest.raises(NotImplementedError, match="expected f32, f16 or bf16") as caught:
+    with pytest.raises(NotImplementedError, match="expected f32, f16, bf16 or f8") as caught:
         minillm.KVCache(config, dtype="q8_0")
     assert isinstance(caught.value, minillm.UnsupportedError)
 

@@ -115,6 +115,7 @@ void round_to(Dtype dtype, std::span<float> values) {
   for (float& value : values) {
     if (dtype == Dtype::kF16) value = half_to_float(float_to_half(value));
     if (dtype == Dtype::kBF16) value = bfloat16_to_float(float_to_bfloat16(value));
+    if (dtype == Dtype::kF8) value = f8_to_float(float_to_f8(value));
   }
 }
 

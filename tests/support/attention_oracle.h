@@ -36,7 +36,7 @@ AttentionAnswer<float> attention_in_bf16(const AttentionCase& c);
 AttentionCase random_case(const AttentionParams& params, int64_t n_queries, int64_t n_keys, Dtype dtype, uint64_t seed,
                           double spread = 1.0);
 
-/// `values` after storage in `dtype` (kF32, kF16, kBF16).
+/// `values` after storage in `dtype` (one that caches may have).
 void round_to(Dtype dtype, std::span<float> values);
 
 /// Empty if out and lse obey the rule; else the first element that does not, with both values. `lse` may be empty. The yardstick

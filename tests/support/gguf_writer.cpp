@@ -85,6 +85,8 @@ uint32_t gguf_tensor_type(Dtype dtype) {
       return 26;
     case Dtype::kBF16:
       return 30;
+    case Dtype::kF8:
+      break;  // Of caches only.
   }
   throw std::invalid_argument("no such dtype");
 }

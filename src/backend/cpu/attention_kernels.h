@@ -20,7 +20,8 @@ namespace minillm::cpu {
 inline constexpr int64_t kKeyPanel = 16;
 
 /// Storage type of keys and values; also the index of the kernels made for it.
-enum class KvElement : uint8_t { kF32 = 0, kF16 = 1, kBF16 = 2 };
+enum class KvElement : uint8_t { kF32 = 0, kF16 = 1, kBF16 = 2, kF8 = 3 };
+inline constexpr int kKvElements = 4;
 
 /// Keys [begin, end) of a block that a row sees, counted from the block's first key; empty when end <= begin.
 struct KeyRange {
@@ -131,7 +132,7 @@ struct MatrixKernels {
   void (*end)() noexcept;
   /// Row `row` of a group from q [head_dim] times `factor`. Like its neighbours it returns the largest magnitude, infinity for NaN.
   float (*pack_query)(uint16_t* group, int64_t row, const float* q, float factor, int64_t head_dim);
-  /// 16 keys from a panel, of which the first n_keys are looked at; indexed by KvElement (not for kF32).
+  /// 16 keys from a panel, of which the first n_keys are looked at; indexed by KvElement (16-bit types).
   float (*pack_keys[3])(uint16_t* to, const void* panel, int64_t n_keys, int64_t head_dim);
   /// 32 values from two panels (rows of `stride` elements), of which the first n_keys are read; the others become zeros.
   float (*pack_values[3])(uint16_t* to, const void* const* panels, int64_t stride, int64_t n_keys, int64_t head_dim);
@@ -148,8 +149,8 @@ struct AttentionKernels {
   const MatrixKernels* matrices;  ///< Null where the instruction set has no tiles.
 
   /// Indexed by KvElement: the type that k_panels and v_panels point to.
-  void (*scores[3])(const ScoreTile& tile);
-  void (*values[3])(const ValueTile& tile);
+  void (*scores[kKvElements])(const ScoreTile& tile);
+  void (*values[kKvElements])(const ValueTile& tile);
 
   /// Prepares scores [range) in place for exponentials() and sets the rest of their panels to -inf; returns the largest score.
   float (*map_scores)(float* scores, KeyRange range, const ScoreMap& map);
@@ -165,11 +166,11 @@ struct AttentionKernels {
   void (*divide)(float* out, const float* o, float sum, int64_t head_dim);
 
   /// `n` stored elements (a multiple of 16) to float32; indexed by KvElement, kF32 copies.
-  void (*widen[3])(float* to, const void* from, int64_t n);
+  void (*widen[kKvElements])(float* to, const void* from, int64_t n);
   /// Token `slot` (0 to 15) of a K panel.
-  void (*store_key[3])(void* panel, int64_t slot, const float* k, int64_t head_dim);
+  void (*store_key[kKvElements])(void* panel, int64_t slot, const float* k, int64_t head_dim);
   /// n float32 to the stored type, any n.
-  void (*narrow[3])(void* to, const float* from, int64_t n);
+  void (*narrow[kKvElements])(void* to, const float* from, int64_t n);
   /// A K panel in float32 from n_keys <= 16 dense rows; missing keys become zeros.
   void (*pack_panel)(float* panel, const float* k, int64_t k_stride, int64_t n_keys, int64_t head_dim);
 

@@ -15,7 +15,7 @@ inline constexpr int64_t kMatrixTokens = 16;
 
 /// Whether attention over `element` may take this way at all.
 inline bool has_matrices(const AttentionKernels& kernels, bool paged, KvElement element) {
-  return kernels.matrices != nullptr && paged && element != KvElement::kF32;
+  return kernels.matrices != nullptr && paged && (element == KvElement::kF16 || element == KvElement::kBF16);
 }
 /// Whether the rows of a sequence do.
 inline bool uses_matrices(const AttentionJob& job, const AttentionTask& task) {

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "base/dtype.h"
 #include "base/half.h"
 
 namespace minillm::cpu {
@@ -42,6 +43,7 @@ float widen_one(KvElement element, const std::byte* at) {
     std::memcpy(&value, at, sizeof value);
     return value;
   }
+  if (element == KvElement::kF8) return f8_to_float(static_cast<uint8_t>(*at));
   uint16_t bits;
   std::memcpy(&bits, at, sizeof bits);
   return element == KvElement::kF16 ? half_to_float(bits) : bfloat16_to_float(bits);
@@ -53,7 +55,8 @@ KvElement kv_element(Dtype dtype) {
   if (dtype == Dtype::kF32) return KvElement::kF32;
   if (dtype == Dtype::kF16) return KvElement::kF16;
   if (dtype == Dtype::kBF16) return KvElement::kBF16;
-  throw Error(ErrorCode::kInvalidArgument, "kv storage: dtype ", name_of(dtype), ": expected f32, f16 or bf16");
+  if (dtype == Dtype::kF8) return KvElement::kF8;
+  throw Error(ErrorCode::kInvalidArgument, "kv storage: dtype ", name_of(dtype), ": expected ", kCacheDtypes);
 }
 
 CpuKvStorage::CpuKvStorage(const KvShape& shape, const AttentionKernels& kernels)

@@ -59,7 +59,7 @@ class CpuKvStorage final : public KvStorage {
   std::byte* base_ = nullptr;
 };
 
-/// Throws Error{kInvalidArgument} for anything but f32, f16, bf16.
+/// Throws Error{kInvalidArgument} for anything but kCacheDtypes.
 KvElement kv_element(Dtype dtype);
 
 }  // namespace minillm::cpu

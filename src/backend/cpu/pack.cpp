@@ -17,9 +17,10 @@ constexpr int64_t kAlignment = 64;
 
 /// The type a tensor is kept in. Throws for what cannot be packed.
 Dtype packed_dtype(const ConstTensorView& tensor, std::optional<Dtype> convert_to) {
-  if (tensor.dtype == Dtype::kI32) throw Error(ErrorCode::kUnsupported, "pack: i32 tensors are not weights");
+  if (tensor.dtype == Dtype::kI32 || tensor.dtype == Dtype::kF8)
+    throw Error(ErrorCode::kUnsupported, "pack: ", name_of(tensor.dtype), " tensors are not weights");
   if (!convert_to) return tensor.dtype;
-  if (is_quantised(*convert_to) || *convert_to == Dtype::kI32)
+  if (is_quantised(*convert_to) || *convert_to == Dtype::kI32 || *convert_to == Dtype::kF8)
     throw Error(ErrorCode::kUnsupported, "pack: cannot convert to ", name_of(*convert_to), "; expected f32, f16 or bf16");
   return *convert_to;
 }

@@ -55,6 +55,7 @@ constexpr PanelFormat panel_format(Dtype dtype) noexcept {
     case Dtype::kF16:
     case Dtype::kBF16:
     case Dtype::kI32:
+    case Dtype::kF8:
       break;
   }
   return {};

@@ -42,6 +42,8 @@ void rotate_and_append(float* q, const AppendInputs& in, const DeviceStep& step,
     launch(append_kernel<float>, grid, 32, shared, stream, q, in, step, cache);
   else if (cache.dtype == Dtype::kF16)
     launch(append_kernel<__half>, grid, 32, shared, stream, q, in, step, cache);
+  else if (cache.dtype == Dtype::kF8)
+    launch(append_kernel<__nv_fp8_e4m3>, grid, 32, shared, stream, q, in, step, cache);
   else
     launch(append_kernel<__nv_bfloat16>, grid, 32, shared, stream, q, in, step, cache);
 }

@@ -207,6 +207,8 @@ void dispatch(float* out, float* lse, const float* q, const KeyLayout& layout, c
     launch_for_width<float>(out, lse, q, layout, rows, a, scores, max_keys, stream);
   else if (layout.dtype == Dtype::kF16)
     launch_for_width<__half>(out, lse, q, layout, rows, a, scores, max_keys, stream);
+  else if (layout.dtype == Dtype::kF8)
+    launch_for_width<__nv_fp8_e4m3>(out, lse, q, layout, rows, a, scores, max_keys, stream);
   else
     launch_for_width<__nv_bfloat16>(out, lse, q, layout, rows, a, scores, max_keys, stream);
 }

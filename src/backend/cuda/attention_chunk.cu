@@ -1,13 +1,14 @@
-// attention_chunk.cu - attention of many rows over a paged 16-bit cache: prefill, with every option.
+// attention_chunk.cu - attention of many rows over a paged cache of 16 or 8 bits: prefill, with every option.
 // A block owns up to 64 rows of one sequence and one query head; its four warps take 16 rows each, and all walk the same tiles of 64
 // keys, whose copies run one tile ahead. Tiles that every row sees whole need no mask.
 // Sources: Dao 2023, arXiv:2307.08691 (FlashAttention-2): rows stay, one division at the end, masks in the last tiles only.
 // Cost:    4 T S D flops a head on the matrix units; K and V come from L2 once for each 64 rows and head.
-// Numerics: q and the weights rounded to the cache's type, sums and softmax in float32.
+// Numerics: q and the weights rounded to the cache's type, float16 over 8 bits (f8.cuh); sums and softmax in float32.
 #include <cmath>
 #include <cstdint>
 
 #include "backend/cuda/check.h"
+#include "backend/cuda/device/f8.cuh"
 #include "backend/cuda/device/kv_tile.cuh"
 #include "backend/cuda/device/launch.cuh"
 #include "backend/cuda/device/softmax.cuh"
@@ -34,6 +35,9 @@ struct RowRange {
 
 template <typename T, int kDim>
 struct ChunkWarp {
+  static constexpr bool kIsNarrow = sizeof(T) == 1;
+  static constexpr int kUnits = kDim / 16;  ///< Of 16 elements: a chunk of an 8-bit row.
+  using M = Multiplied<T>;
   uint32_t query[kDim / 16][4];
   float out[kDim / 8][4] = {};
   float max[2] = {-INFINITY, -INFINITY}, sum[2] = {0.0f, 0.0f};  ///< Base 2; sums of this lane's columns only.
@@ -43,21 +47,36 @@ struct ChunkWarp {
     for (int k = 0; k < kDim / 16; ++k)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        const int r = row + i % 2 * 8, d = k * 16 + i / 2 * 8 + lane % 4 * 2;
+        const int r = row + i % 2 * 8, d = k * 16 + (kIsNarrow ? lane % 4 * 4 + i / 2 * 2 : i / 2 * 8 + lane % 4 * 2);
         const float2 v = r < n_rows ? *reinterpret_cast<const float2*>(q + r * stride + d) : float2{0.0f, 0.0f};
-        query[k][i] = pack2<T>(v.x, v.y);
+        query[k][i] = pack2<M>(v.x, v.y);
       }
   }
 
+  __device__ __forceinline__ void add_product(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) const {
+    mma<M>(c, a[0], a[1], a[2], a[3], b0, b1);
+  }
+
   __device__ __forceinline__ void scores_of(float (&c)[kScores][4], uint32_t keys, int lane) const {
+    constexpr int kLoads = kIsNarrow ? (kUnits + 1) / 2 : kUnits;  // Of two chunks of 16 keys.
 #pragma unroll
-    for (int k = 0; k < kDim / 16; ++k)
+    for (int k = 0; k < kLoads; ++k)
 #pragma unroll
       for (int n = 0; n < kScores / 2; ++n) {
         uint32_t b[4];
-        load_tiles(b, keys + (n * 16 + lane / 16 * 8 + lane % 8) * kKeyBytes<kDim> + (k * 16 + lane / 8 % 2 * 8) * 2);
-        mma<T>(c[2 * n], query[k][0], query[k][1], query[k][2], query[k][3], b[0], b[1]);
-        mma<T>(c[2 * n + 1], query[k][0], query[k][1], query[k][2], query[k][3], b[2], b[3]);
+        load_tiles(b, keys + (n * 16 + lane / 16 * 8 + lane % 8) * kKeyBytes<T, kDim> + (2 * k + lane / 8 % 2) * 16);
+        if constexpr (kIsNarrow) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            if (2 * k + i % 2 >= kUnits) continue;
+            uint32_t pairs[2];
+            widen4(pairs, b[i]);
+            add_product(c[2 * n + i / 2], query[2 * k + i % 2], pairs[0], pairs[1]);
+          }
+        } else {
+          add_product(c[2 * n], query[k], b[0], b[1]);
+          add_product(c[2 * n + 1], query[k], b[2], b[3]);
+        }
       }
   }
 
@@ -101,14 +120,33 @@ struct ChunkWarp {
     for (auto& o : out) o[0] *= keep[0], o[1] *= keep[0], o[2] *= keep[1], o[3] *= keep[1];
 #pragma unroll
     for (int k = 0; k < kTileKeys / 16; ++k) {
-      const uint32_t p[4] = {pack2<T>(c[2 * k][0], c[2 * k][1]), pack2<T>(c[2 * k][2], c[2 * k][3]),
-                             pack2<T>(c[2 * k + 1][0], c[2 * k + 1][1]), pack2<T>(c[2 * k + 1][2], c[2 * k + 1][3])};
+      const uint32_t p[4] = {pack2<M>(c[2 * k][0], c[2 * k][1]), pack2<M>(c[2 * k][2], c[2 * k][3]),
+                             pack2<M>(c[2 * k + 1][0], c[2 * k + 1][1]), pack2<M>(c[2 * k + 1][2], c[2 * k + 1][3])};
+      add_values(p, values + (k * 16 + lane / 8 % 2 * 8 + lane % 8) * kKeyBytes<T, kDim> + lane / 16 * 16);
+    }
+  }
+
+  /// values: the lane's row of 16 keys' values, and its chunk of every two.
+  __device__ __forceinline__ void add_values(const uint32_t (&p)[4], uint32_t values) {
+    constexpr int kLoads = kIsNarrow ? (kUnits + 1) / 2 : kUnits;
 #pragma unroll
-      for (int n = 0; n < kDim / 16; ++n) {
-        uint32_t b[4];
-        load_tiles_transposed(b, values + (k * 16 + lane / 8 % 2 * 8 + lane % 8) * kKeyBytes<kDim> + (n * 16 + lane / 16 * 8) * 2);
-        mma<T>(out[2 * n], p[0], p[1], p[2], p[3], b[0], b[1]);
-        mma<T>(out[2 * n + 1], p[0], p[1], p[2], p[3], b[2], b[3]);
+    for (int n = 0; n < kLoads; ++n) {
+      uint32_t b[4];
+      load_tiles_transposed(b, values + n * 32);
+      if constexpr (kIsNarrow) {
+#pragma unroll
+        for (int i = 0; i < 2; ++i) {
+          const int unit = 2 * n + i;
+          if (unit >= kUnits) continue;
+          uint32_t low[2], high[2];
+          widen4_across(low, b[2 * i]);
+          widen4_across(high, b[2 * i + 1]);
+          add_product(out[2 * unit], p, low[0], high[0]);
+          add_product(out[2 * unit + 1], p, low[1], high[1]);
+        }
+      } else {
+        add_product(out[2 * n], p, b[0], b[1]);
+        add_product(out[2 * n + 1], p, b[2], b[3]);
       }
     }
   }
@@ -123,10 +161,18 @@ struct ChunkWarp {
       const float share = sees_any ? exp2_fast(max[r] - top) : 0.0f, total = sees_any ? sum[r] * share + exp2_fast(sink - top) : 1.0f;
       if (row + 8 * r >= n_rows) continue;
       const int64_t at = (first_row + row + 8 * r) * p.a.n_heads + head;
+      const float factor = share / total;
 #pragma unroll
-      for (int n = 0; n < kDim / 8; ++n)
-        *reinterpret_cast<float2*>(p.out + at * kDim + n * 8 + lane % 4 * 2) = {out[n][2 * r] * share / total,
-                                                                                out[n][2 * r + 1] * share / total};
+      for (int n = 0; n < kUnits; ++n) {
+        float* const to = p.out + at * kDim + n * 16;
+        const float a = out[2 * n][2 * r], b = out[2 * n][2 * r + 1], c = out[2 * n + 1][2 * r], d = out[2 * n + 1][2 * r + 1];
+        if constexpr (kIsNarrow) {  // Even elements of the 16, then odd ones.
+          *reinterpret_cast<float4*>(to + lane % 4 * 4) = {a * factor, c * factor, b * factor, d * factor};
+        } else {
+          *reinterpret_cast<float2*>(to + lane % 4 * 2) = {a * factor, b * factor};
+          *reinterpret_cast<float2*>(to + 8 + lane % 4 * 2) = {c * factor, d * factor};
+        }
+      }
       if (p.lse != nullptr && lane % 4 == 0) p.lse[at] = sees_any ? (top + log2f(total)) * kLn2 : -INFINITY;
     }
   }
@@ -134,7 +180,7 @@ struct ChunkWarp {
 
 template <typename T, int kDim>
 __global__ void __launch_bounds__(kTileThreads) chunk_kernel(const __grid_constant__ ChunkArguments p) {
-  constexpr int kTileBytes = 2 * kTileKeys * kKeyBytes<kDim>;
+  constexpr int kTileBytes = 2 * kTileKeys * kKeyBytes<T, kDim>;
   extern __shared__ __align__(16) unsigned char shared[];
   const uint32_t tiles = shared_address(shared);
   const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
@@ -179,14 +225,14 @@ __global__ void __launch_bounds__(kTileThreads) chunk_kernel(const __grid_consta
     } else {
       mine.mask(c, first, range, p.a, head, lane);
     }
-    mine.weigh(c, keys + kTileKeys * kKeyBytes<kDim>, lane);
+    mine.weigh(c, keys + kTileKeys * kKeyBytes<T, kDim>, lane);
   }
   mine.store(p, first_row, n_rows, row, head, lane);
 }
 
 template <typename T, int kDim>
 void launch_chunks(const ChunkArguments& p, cudaStream_t stream) {
-  constexpr size_t kShared = size_t{2} * 2 * kTileKeys * kKeyBytes<kDim>;
+  constexpr size_t kShared = size_t{2} * 2 * kTileKeys * kKeyBytes<T, kDim>;
   allow_shared(chunk_kernel<T, kDim>, kShared);
   launch(chunk_kernel<T, kDim>, dim3(static_cast<unsigned>(p.a.n_heads), static_cast<unsigned>(p.step.n_tiles)), kTileThreads, kShared,
          stream, p);
@@ -209,6 +255,8 @@ void chunk_attention(float* out, float* lse, const float* q, const KeyLayout& ca
   const ChunkArguments p{out, lse, q, cache, step, scalars};
   if (cache.dtype == Dtype::kF16)
     launch_chunks_for_width<__half>(p, stream);
+  else if (cache.dtype == Dtype::kF8)
+    launch_chunks_for_width<__nv_fp8_e4m3>(p, stream);
   else
     launch_chunks_for_width<__nv_bfloat16>(p, stream);
 }

@@ -221,6 +221,7 @@ void CudaBackend::lay_out_step(int64_t page_tokens) {
     step_.n_wide_tiles[list] = static_cast<int64_t>(first_of_list[list + 1] - first_of_list[list]);
   }
   step_.tables = data + first_table;
+  step_.n_table_pages = static_cast<int64_t>(step_host_.size() - first_table);
   step_.n_rows = static_cast<int64_t>(n);
   step_.n_tiles = static_cast<int64_t>(n_tiles);
   step_.one_row_each = n_tiles == n && batch_.sequences.size() == n;

@@ -106,6 +106,12 @@ class CudaBackend : public Backend {
   void many_feed_forward(TensorView x, const FeedForward& w);
   void narrow_attention(TensorView out, ConstTensorView q, const CudaKvStorage& kv, int64_t layer, const AttentionParams& params,
                         TensorView lse);
+  /// The step's pages of a layer of an 8-bit cache in float16, with block tables of their own.
+  struct WideKeys {
+    KeyLayout layout;
+    const int32_t* tables;
+  };
+  WideKeys widened(const CudaKvStorage& kv, int64_t layer, const DeviceStep& step);
   /// Whether products with `w` take norms and epilogues along.
   static bool fuses(const PackedWeight& w, int64_t n_rows);
   /// `work`, in which attention_input may leave its end to attention.
@@ -134,7 +140,7 @@ class CudaBackend : public Backend {
   std::shared_ptr<MemoryUse> memory_ = std::make_shared<MemoryUse>();  ///< Shared with the buffers, which may outlive the backend.
   int64_t n_allocations_ = 0;
   Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, split_gated_, decode_, argmax_scratch_, tickets_, chosen_,
-      chain_barrier_;
+      chain_barrier_, wide_keys_, wide_tables_;
   std::vector<Constants> constants_;
   std::vector<Record> records_;
   /// In a whole step nobody looks at q: attention appends and rotates for itself, which is a kernel less a layer.

@@ -15,6 +15,25 @@ namespace {
 
 using Codes = DeviceTensor::Codes;
 
+constexpr int64_t kMostWideBytes = int64_t{1} << 30;  ///< Of a layer's keys and values in float16; longer steps read 8 bits directly.
+
+/// Elements of a page's keys and values in one layer.
+int64_t page_elements(const KvShape& s) { return 2 * s.n_kv_heads * s.page_tokens * s.head_dim; }
+
+/// The pages of a layer of `s`, laid out as CudaKvStorage does, one after the other in float16.
+KeyLayout wide_layout(const void* data, const KvShape& s, int64_t n_pages) {
+  const int64_t part = page_elements(s) / 2;
+  return {data,
+          static_cast<const uint16_t*>(data) + part,
+          Dtype::kF16,
+          static_cast<int>(s.page_tokens),
+          2 * part,
+          s.head_dim,
+          s.page_tokens * s.head_dim,
+          0,
+          n_pages};
+}
+
 /// The type that a tensor is multiplied in.
 Dtype dense_type(const DeviceTensor& tensor) {
   return tensor.codes == Codes::kF32 ? Dtype::kF32 : tensor.codes == Codes::kF16 ? Dtype::kF16 : Dtype::kBF16;
@@ -127,8 +146,25 @@ AttentionTypes CudaBackend::attention_types(const AttentionParams& p, const KvSt
   const AttentionScalars scalars{
       static_cast<int>(p.n_heads), static_cast<int>(p.n_kv_heads), static_cast<int>(p.head_dim), p.scale, p.softcap, p.causal, p.window};
   const std::optional<Dtype> attended = narrow_type(output);
-  if (!attended || !sm90::takes_step(storage->layout(0), scalars)) return {};
-  return {storage->shape().dtype, *attended};
+  const KvShape& shape = storage->shape();
+  KeyLayout layout = storage->layout(0);
+  if (shape.dtype == Dtype::kF8) {
+    int64_t n_pages = 0;
+    for (const SequenceSlice& s : batch_.sequences)
+      if (s.n_rows > 0) n_pages += ceil_div(s.n_cached + s.n_rows, shape.page_tokens);
+    if (n_pages * page_elements(shape) * 2 > kMostWideBytes) return {};
+    layout = wide_layout(nullptr, shape, n_pages);
+  }
+  if (!attended || !sm90::takes_step(layout, scalars)) return {};
+  return {matrix_type(shape.dtype), *attended};
+}
+
+CudaBackend::WideKeys CudaBackend::widened(const CudaKvStorage& kv, int64_t layer, const DeviceStep& step) {
+  const int64_t elements = page_elements(kv.shape()), n_pages = step.n_table_pages;
+  void* const data = keep(wide_keys_, static_cast<size_t>(n_pages * elements) * sizeof(uint16_t));
+  auto* const tables = static_cast<int32_t*>(keep(wide_tables_, static_cast<size_t>(n_pages) * sizeof(int32_t)));
+  widen_pages(data, tables, kv.layout(layer), step, n_pages, elements, stream());
+  return {wide_layout(data, kv.shape(), n_pages), tables};
 }
 
 /// q and out in attention_types().
@@ -140,11 +176,13 @@ void CudaBackend::narrow_attention(TensorView out, ConstTensorView q, const Cuda
   p.out = out.data;
   p.out_dtype = out.dtype;
   p.lse = lse ? lse.f32() : nullptr;
-  p.cache = kv.layout(layer);
+  const WideKeys keys = kv.shape().dtype == Dtype::kF8 ? widened(kv, layer, step) : WideKeys{kv.layout(layer), step.tables};
+  p.cache = keys.layout;
+  p.tables = keys.tables;
   p.a = scalars_of(params);
-  const int list = params.head_dim == 64 ? 0 : 1;
+  const int list = sm90::tile_list(params.head_dim, step.max_keys);
+  p.tile_rows = sm90::kStepTileRows[list];
   p.tiles = step.wide_tiles[list];
-  p.tables = step.tables;
   p.n_rows = step.n_rows;
   p.n_tiles = step.n_wide_tiles[list];
   p.max_keys = step.max_keys;

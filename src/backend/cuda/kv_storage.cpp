@@ -8,7 +8,8 @@
 #include "backend/cuda/driver.h"
 #include "base/bytes.h"
 #include "base/check.h"
-#include "base/half.h"
+#include "base/dequantise.h"
+#include "base/dtype.h"
 
 namespace minillm::cuda {
 namespace {
@@ -25,8 +26,8 @@ CUmemAllocationProp properties(int device) {
 CudaKvStorage::CudaKvStorage(const KvShape& shape, int device, cudaStream_t stream) : KvStorage(shape), device_(device), stream_(stream) {
   if (shape.page_tokens < 16 || shape.page_tokens > 1024 || shape.page_tokens % 16 != 0)
     throw Error(ErrorCode::kInvalidArgument, "cuda: pages of ", shape.page_tokens, " tokens; expected a multiple of 16 from 16 to 1024");
-  if (shape.dtype != Dtype::kF32 && shape.dtype != Dtype::kF16 && shape.dtype != Dtype::kBF16)
-    throw Error(ErrorCode::kInvalidArgument, "cuda: a cache of ", name_of(shape.dtype), "; expected f32, f16 or bf16");
+  if (!is_cache_dtype(shape.dtype))
+    throw Error(ErrorCode::kInvalidArgument, "cuda: a cache of ", name_of(shape.dtype), "; expected ", kCacheDtypes);
   const CUmemAllocationProp p = properties(device);
   MINILLM_DRIVER(driver().granularity(&granularity_, &p, CU_MEM_ALLOC_GRANULARITY_MINIMUM));
   const auto total = checked_mul(static_cast<uint64_t>(shape.page_bytes()), static_cast<uint64_t>(shape.max_pages));
@@ -101,18 +102,12 @@ KeyLayout CudaKvStorage::layout(int64_t layer) const {
 
 void CudaKvStorage::write(int64_t layer, int32_t page, int64_t slot, ConstTensorView k, ConstTensorView v) {
   const KvShape& s = shape();
-  const int64_t n = k.dim(0), width = block_bytes(s.dtype) == 4 ? 4 : 2;
-  std::vector<std::byte> rows(static_cast<size_t>(n * s.head_dim * width));
+  const int64_t n = k.dim(0), row_size = s.head_dim * static_cast<int64_t>(block_bytes(s.dtype));
+  std::vector<std::byte> rows(static_cast<size_t>(n * row_size));
   for (int part = 0; part < 2; ++part)
     for (int64_t g = 0; g < s.n_kv_heads; ++g) {
       const float* from = (part == 0 ? k : v).f32() + g * s.head_dim;
-      for (int64_t i = 0; i < n * s.head_dim; ++i) {
-        const float value = from[i / s.head_dim * s.n_kv_heads * s.head_dim + i % s.head_dim];
-        if (s.dtype == Dtype::kF32)
-          reinterpret_cast<float*>(rows.data())[i] = value;
-        else
-          reinterpret_cast<uint16_t*>(rows.data())[i] = s.dtype == Dtype::kF16 ? float_to_half(value) : float_to_bfloat16(value);
-      }
+      for (int64_t i = 0; i < n; ++i) narrow_row(s.dtype, rows.data() + i * row_size, from + i * s.n_kv_heads * s.head_dim, s.head_dim);
       MINILLM_CUDA(cudaMemcpyAsync(at(layer, page, part, g, slot), rows.data(), rows.size(), cudaMemcpyHostToDevice, stream_));
       MINILLM_CUDA(cudaStreamSynchronize(stream_));  // `rows` is used again.
     }
@@ -120,23 +115,14 @@ void CudaKvStorage::write(int64_t layer, int32_t page, int64_t slot, ConstTensor
 
 void CudaKvStorage::read(int64_t layer, int32_t page, int64_t slot, TensorView k, TensorView v) const {
   const KvShape& s = shape();
-  const int64_t n = k.dim(0), width = block_bytes(s.dtype) == 4 ? 4 : 2;
-  std::vector<std::byte> rows(static_cast<size_t>(n * s.head_dim * width));
+  const int64_t n = k.dim(0), row_size = s.head_dim * static_cast<int64_t>(block_bytes(s.dtype));
+  std::vector<std::byte> rows(static_cast<size_t>(n * row_size));
   for (int part = 0; part < 2; ++part)
     for (int64_t g = 0; g < s.n_kv_heads; ++g) {
       MINILLM_CUDA(cudaMemcpyAsync(rows.data(), at(layer, page, part, g, slot), rows.size(), cudaMemcpyDeviceToHost, stream_));
       MINILLM_CUDA(cudaStreamSynchronize(stream_));
       float* to = (part == 0 ? k : v).f32() + g * s.head_dim;
-      for (int64_t i = 0; i < n * s.head_dim; ++i) {
-        float value;
-        if (s.dtype == Dtype::kF32)
-          value = reinterpret_cast<const float*>(rows.data())[i];
-        else if (s.dtype == Dtype::kF16)
-          value = half_to_float(reinterpret_cast<const uint16_t*>(rows.data())[i]);
-        else
-          value = bfloat16_to_float(reinterpret_cast<const uint16_t*>(rows.data())[i]);
-        to[i / s.head_dim * s.n_kv_heads * s.head_dim + i % s.head_dim] = value;
-      }
+      for (int64_t i = 0; i < n; ++i) dequantise_row(s.dtype, rows.data() + i * row_size, to + i * s.n_kv_heads * s.head_dim, s.head_dim);
     }
 }
 

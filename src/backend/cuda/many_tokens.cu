@@ -7,6 +7,7 @@
 #include "backend/cuda/check.h"
 #include "backend/cuda/device/activate.cuh"
 #include "backend/cuda/device/element.cuh"
+#include "backend/cuda/device/f8.cuh"
 #include "backend/cuda/device/mma.cuh"
 #include "backend/cuda/device/reduce.cuh"
 #include "backend/cuda/device/rotate.cuh"
@@ -65,11 +66,20 @@ __global__ void __launch_bounds__(kThreads) gate_kernel(T* out, const In* gate_u
                                         pack2<T>(gate[6], gate[7])};
 }
 
+template <typename T>
+__device__ __forceinline__ void store_pair(T* to, float x, float y) {
+  *reinterpret_cast<uint32_t*>(to) = pack2<T>(x, y);
+}
+template <>
+__device__ __forceinline__ void store_pair(__nv_fp8_e4m3* to, float x, float y) {
+  *reinterpret_cast<uint16_t*>(to) = __nv_cvt_float2_to_fp8x2({x, y}, __NV_SATFINITE, __NV_E4M3);
+}
+
 /// A block a row, its warps one head after the other. Even D and R; each lane holds pairs of neighbours, rotation reads its partners
 /// from shared memory.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    append_kernel(T* q, const __grid_constant__ AppendInputs in, const __grid_constant__ DeviceStep step,
+    append_kernel(Multiplied<T>* q, const __grid_constant__ AppendInputs in, const __grid_constant__ DeviceStep step,
                   const __grid_constant__ KeyLayout cache) {
   extern __shared__ float heads[];
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -97,12 +107,31 @@ __global__ void __launch_bounds__(kThreads)
     __syncwarp();
     if (!is_value) rotate_pairs(head, s, in.angles + row * s.rope_dim, lane);
     __syncwarp();
-    T* to = is_query ? q + (row * s.n_heads + h) * s.head_dim
-                     : static_cast<T*>(const_cast<void*>(is_value ? cache.values : cache.keys)) + at_token +
-                           (h - s.n_heads) % s.n_kv_heads * cache.head_stride;
-    for (int d = 2 * lane; d < s.head_dim; d += 64) *reinterpret_cast<uint32_t*>(to + d) = pack2<T>(head[d], head[d + 1]);
+    const auto store = [&](auto* to) {
+      for (int d = 2 * lane; d < s.head_dim; d += 64) store_pair(to + d, head[d], head[d + 1]);
+    };
+    if (is_query)
+      store(q + (row * s.n_heads + h) * s.head_dim);
+    else
+      store(static_cast<T*>(const_cast<void*>(is_value ? cache.values : cache.keys)) + at_token +
+            (h - s.n_heads) % s.n_kv_heads * cache.head_stride);
     __syncwarp();
   }
+}
+
+/// Sixteen elements a thread; a page's keys and values of one layer lie together.
+__global__ void __launch_bounds__(kThreads)
+    widen_kernel(uint4* to, int32_t* tables, const uint4* from, int64_t page_stride, const int32_t* pages, int64_t n) {
+  const int64_t i = blockIdx.x * int64_t{kThreads} + threadIdx.x, page = blockIdx.y;
+  if (i == 0) tables[page] = static_cast<int32_t>(page);
+  if (i >= n) return;
+  const uint4 x = from[pages[page] * page_stride + i];
+  const uint32_t words[4] = {x.x, x.y, x.z, x.w};
+  uint32_t wide[4][2];
+#pragma unroll
+  for (int j = 0; j < 4; ++j) widen4(wide[j], words[j]);
+  to[(page * n + i) * 2] = {wide[0][0], wide[0][1], wide[1][0], wide[1][1]};
+  to[(page * n + i) * 2 + 1] = {wide[2][0], wide[2][1], wide[3][0], wide[3][1]};
 }
 
 template <typename F>
@@ -141,7 +170,22 @@ void append_rows(void* q, const AppendInputs& in, const DeviceStep& step, const 
   if (step.n_rows == 0) return;
   const auto grid = static_cast<unsigned>(step.n_rows);
   const size_t shared = static_cast<size_t>(kWarps * in.shape.head_dim) * sizeof(float);
-  visit_narrow(cache.dtype, [&]<typename T>(T) { append_kernel<<<grid, kThreads, shared, stream>>>(static_cast<T*>(q), in, step, cache); });
+  const auto append = [&]<typename T>(T) {
+    append_kernel<T><<<grid, kThreads, shared, stream>>>(static_cast<Multiplied<T>*>(q), in, step, cache);
+  };
+  if (cache.dtype == Dtype::kF8)
+    append(__nv_fp8_e4m3{});
+  else
+    visit_narrow(cache.dtype, append);
+  MINILLM_CUDA(cudaGetLastError());
+}
+
+void widen_pages(void* to, int32_t* tables, const KeyLayout& cache, const DeviceStep& step, int64_t n_pages, int64_t page_elements,
+                 cudaStream_t stream) {
+  if (n_pages == 0) return;
+  const auto blocks_a_page = static_cast<unsigned>((page_elements / 16 + kThreads - 1) / kThreads);
+  widen_kernel<<<dim3(blocks_a_page, static_cast<unsigned>(n_pages)), kThreads, 0, stream>>>(
+      static_cast<uint4*>(to), tables, static_cast<const uint4*>(cache.keys), cache.page_stride / 16, step.tables, page_elements / 16);
   MINILLM_CUDA(cudaGetLastError());
 }
 

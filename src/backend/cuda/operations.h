@@ -42,7 +42,7 @@ struct DeviceStep {
   /// runs, in steps of more than kFewTokens rows.
   const int32_t* wide_tiles[2] = {nullptr, nullptr};
   int64_t n_wide_tiles[2] = {0, 0};
-  int64_t n_rows = 0, n_tiles = 0, max_keys = 0;
+  int64_t n_rows = 0, n_tiles = 0, max_keys = 0, n_table_pages = 0;
   bool one_row_each = false;  ///< Every row is the only one of its sequence.
 };
 

@@ -182,7 +182,7 @@ std::unique_ptr<CudaWeight> pack_weight(Backend& backend, std::span<const ConstT
     if (view.rank != 2) throw Error(ErrorCode::kInvalidArgument, "pack: a weight of rank ", view.rank, ": expected [N, K]");
     if (view.dim(1) != tensors[0].dim(1))
       throw Error(ErrorCode::kInvalidArgument, "pack: rows of ", view.dim(1), " elements stacked on rows of ", tensors[0].dim(1));
-    if (view.dtype == Dtype::kI32) throw Error(ErrorCode::kUnsupported, "pack: dtype ", name_of(view.dtype));
+    if (view.dtype == Dtype::kI32 || view.dtype == Dtype::kF8) throw Error(ErrorCode::kUnsupported, "pack: dtype ", name_of(view.dtype));
     n_rows += view.dim(0);
   }
   auto weight = std::make_unique<CudaWeight>(n_rows, tensors[0].dim(1));

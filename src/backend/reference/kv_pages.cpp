@@ -6,13 +6,14 @@
 
 #include "base/bytes.h"
 #include "base/check.h"
-#include "base/half.h"
+#include "base/dequantise.h"
+#include "base/dtype.h"
 
 namespace minillm::reference {
 
 KvPages::KvPages(const KvShape& shape) : KvStorage(shape) {
-  if (shape.dtype != Dtype::kF32 && shape.dtype != Dtype::kF16 && shape.dtype != Dtype::kBF16)
-    throw Error(ErrorCode::kInvalidArgument, "kv storage: dtype ", name_of(shape.dtype), ": expected f32, f16 or bf16");
+  if (!is_cache_dtype(shape.dtype))
+    throw Error(ErrorCode::kInvalidArgument, "kv storage: dtype ", name_of(shape.dtype), ": expected ", kCacheDtypes);
   if (shape.page_tokens < 16 || shape.page_tokens > 1024 || shape.page_tokens % 16 != 0)
     throw Error(ErrorCode::kInvalidArgument, "kv storage: pages of ", shape.page_tokens, " tokens: expected a multiple of 16 up to 1024");
   if (shape.n_layers < 1 || shape.n_kv_heads < 1 || shape.head_dim < 1 || shape.max_pages < 0)
@@ -28,7 +29,7 @@ void KvPages::commit(int64_t n_pages) {
     pages_.reserve(wanted);
     while (pages_.size() < wanted) {
       pages_.push_back(std::unique_ptr<std::byte[]>(new std::byte[page_bytes]));
-      std::memset(pages_.back().get(), 0xFF, page_bytes);  // All ones is NaN in each of the three types.
+      std::memset(pages_.back().get(), 0xFF, page_bytes);  // All ones is NaN in each of the four types.
     }
   } catch (const std::bad_alloc&) {
     pages_.resize(before);
@@ -51,23 +52,11 @@ std::byte* KvPages::at(Part part, int64_t layer, int32_t page, int64_t slot, int
 }
 
 void KvPages::store(Part part, int64_t layer, int32_t page, int64_t slot, int64_t head, const float* values) {
-  std::byte* to = at(part, layer, page, slot, head);
-  if (shape().dtype == Dtype::kF32) {
-    std::memcpy(to, values, static_cast<size_t>(shape().head_dim) * sizeof(float));
-    return;
-  }
-  const auto narrow = shape().dtype == Dtype::kF16 ? float_to_half : float_to_bfloat16;
-  for (int64_t d = 0; d < shape().head_dim; ++d) reinterpret_cast<uint16_t*>(to)[d] = narrow(values[d]);
+  narrow_row(shape().dtype, at(part, layer, page, slot, head), values, shape().head_dim);
 }
 
 void KvPages::load(Part part, int64_t layer, int32_t page, int64_t slot, int64_t head, float* values) const {
-  const std::byte* from = at(part, layer, page, slot, head);
-  if (shape().dtype == Dtype::kF32) {
-    std::memcpy(values, from, static_cast<size_t>(shape().head_dim) * sizeof(float));
-    return;
-  }
-  const auto widen = shape().dtype == Dtype::kF16 ? half_to_float : bfloat16_to_float;
-  for (int64_t d = 0; d < shape().head_dim; ++d) values[d] = widen(reinterpret_cast<const uint16_t*>(from)[d]);
+  dequantise_row(shape().dtype, at(part, layer, page, slot, head), values, shape().head_dim);
 }
 
 void KvPages::write(int64_t layer, int32_t page, int64_t slot, ConstTensorView k, ConstTensorView v) {

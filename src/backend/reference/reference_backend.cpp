@@ -70,7 +70,8 @@ std::unique_ptr<PackedWeight> ReferenceBackend::pack(std::span<const ConstTensor
     if (tensor.rank != 2) throw Error(ErrorCode::kInvalidArgument, "pack: a weight of rank ", tensor.rank, ": expected [N, K]");
     if (tensor.dim(1) != tensors[0].dim(1))
       throw Error(ErrorCode::kInvalidArgument, "pack: rows of ", tensor.dim(1), " elements stacked on rows of ", tensors[0].dim(1));
-    if (tensor.dtype == Dtype::kI32) throw Error(ErrorCode::kUnsupported, "pack: dtype ", name_of(tensor.dtype));
+    if (tensor.dtype == Dtype::kI32 || tensor.dtype == Dtype::kF8)
+      throw Error(ErrorCode::kUnsupported, "pack: dtype ", name_of(tensor.dtype));
     n_rows += tensor.dim(0);
   }
   const int64_t n_cols = tensors[0].dim(1);

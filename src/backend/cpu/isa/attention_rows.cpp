@@ -123,6 +123,7 @@ void add_conversions(AttentionKernels& kernels) noexcept {
   add_element.template operator()<float>(KvElement::kF32);
   add_element.template operator()<F16>(KvElement::kF16);
   add_element.template operator()<BF16>(KvElement::kBF16);
+  add_element.template operator()<F8>(KvElement::kF8);
 }
 
 }  // namespace minillm::cpu::MINILLM_ISA

@@ -16,8 +16,11 @@ constexpr int kRows = 6, kPanels = 1, kMostRows = 6;
 constexpr int kRows = 3, kPanels = 1, kMostRows = 3;
 #endif
 
-/// Panels beside `rows` rows: as many as leave the accumulators in registers.
-constexpr int panels_for(int rows) { return rows <= kRows ? kPanels : kPanels / 2; }
+/// Panels beside `rows` rows: as many as leave the accumulators in registers, where widening 8 bits takes some of its own.
+template <typename Element>
+constexpr int panels_for(int rows) {
+  return rows <= (sizeof(Element) == 1 && kPanels > 1 ? 3 : kRows) ? kPanels : kPanels / 2;
+}
 
 template <typename Element, int Rows, int Panels, bool Prefetch>
 void score_block(const ScoreTile& tile, int64_t row, int64_t panel) {
@@ -37,7 +40,9 @@ void score_block(const ScoreTile& tile, int64_t row, int64_t panel) {
   for (int64_t at = 0; at < tile.head_dim; at += kStep) {
     if constexpr (Prefetch) {
       constexpr int kBytes = kStep * static_cast<int>(kKeyPanel * static_cast<int64_t>(sizeof(Element)));
-      unroll<Panels>([&](auto j) __attribute__((always_inline)) { prefetch<kBytes>(later[j] + at / kStep * kBytes); });
+      if (kBytes >= 64 || at % (2 * kStep) == 0)
+        unroll<Panels>([&](auto j)
+                           __attribute__((always_inline)) { prefetch<(kBytes < 64 ? 64 : kBytes)>(later[j] + at / kStep * kBytes); });
     }
     unroll<kStep>([&](auto step) __attribute__((always_inline)) {
       const int64_t d = at + step;
@@ -60,7 +65,7 @@ void score_block(const ScoreTile& tile, int64_t row, int64_t panel) {
 
 template <typename Element, int Rows, bool Prefetch>
 void score_rows(const ScoreTile& tile, int64_t row, int64_t panel, int64_t end) {
-  constexpr int kStep = panels_for(Rows);
+  constexpr int kStep = panels_for<Element>(Rows);
   for (; panel + kStep <= end; panel += kStep) score_block<Element, Rows, kStep, Prefetch>(tile, row, panel);
   if constexpr (kStep == 4 && !Prefetch)
     for (; panel + 2 <= end; panel += 2) score_block<Element, Rows, 2, Prefetch>(tile, row, panel);
@@ -108,6 +113,8 @@ ScoresFunction scores_function(KvElement element) noexcept {
       return scores<F16>;
     case KvElement::kBF16:
       return scores<BF16>;
+    case KvElement::kF8:
+      return scores<F8>;
   }
   return nullptr;
 }

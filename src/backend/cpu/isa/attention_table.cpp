@@ -16,7 +16,7 @@ AttentionKernels make_table() noexcept {
   AttentionKernels kernels{};
   kernels.name = MINILLM_QUOTE(MINILLM_ISA);
   kernels.matrices = matrix_kernels();
-  constexpr KvElement kElements[] = {KvElement::kF32, KvElement::kF16, KvElement::kBF16};
+  constexpr KvElement kElements[] = {KvElement::kF32, KvElement::kF16, KvElement::kBF16, KvElement::kF8};
   for (const KvElement element : kElements) {
     kernels.scores[static_cast<int>(element)] = scores_function(element);
     kernels.values[static_cast<int>(element)] = values_function(element);

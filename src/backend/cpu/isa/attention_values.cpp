@@ -17,7 +17,10 @@ constexpr int kRows = 3, kVecs = 4, kMostRows = 3;
 #endif
 
 /// Vectors of o beside `rows` rows: as many as leave the accumulators in registers.
-constexpr int vecs_for(int rows) { return rows <= kRows ? kVecs : kVecs / 2; }
+template <typename Element>
+constexpr int vecs_for(int rows) {
+  return rows <= (sizeof(Element) == 1 && kVecs > 2 && kRows > 3 ? 3 : kRows) ? kVecs : kVecs / 2;  // Widening 8 bits takes registers.
+}
 
 template <typename Element>
 MINILLM_INLINE const char* address_of(const void* panel, int64_t column) {
@@ -74,10 +77,10 @@ void value_block(const ValueTile& tile, int64_t row, int64_t column, KeyRange ra
 template <typename Element, int Rows, bool Prefetch>
 void value_rows(const ValueTile& tile, int64_t row, KeyRange range) {
   if (range.begin >= range.end) return;
-  constexpr int64_t kStep = vecs_for(Rows) * kWidth;
+  constexpr int64_t kStep = vecs_for<Element>(Rows) * kWidth;
   int64_t column = 0;
   for (; column + kStep <= tile.padded_width; column += kStep)
-    value_block<Element, Rows, vecs_for(Rows), Prefetch>(tile, row, column, range);
+    value_block<Element, Rows, vecs_for<Element>(Rows), Prefetch>(tile, row, column, range);
   for (; column < tile.padded_width; column += kKeyPanel) value_block<Element, Rows, kVecsPerPanel, false>(tile, row, column, range);
 }
 
@@ -124,6 +127,8 @@ ValuesFunction values_function(KvElement element) noexcept {
       return values<F16>;
     case KvElement::kBF16:
       return values<BF16>;
+    case KvElement::kF8:
+      return values<F8>;
   }
   return nullptr;
 }

@@ -23,8 +23,31 @@ struct F16 {
 struct BF16 {
   uint16_t bits;
 };
+struct F8 {  ///< E4M3
+  uint8_t bits;
+};
 
 constexpr float kMinusInfinity = -__builtin_inff();
+
+MINILLM_INLINE float as_float(uint32_t bits) {
+  float f;
+  __builtin_memcpy(&f, &bits, sizeof f);
+  return f;
+}
+MINILLM_INLINE uint32_t as_bits(float f) {
+  uint32_t bits;
+  __builtin_memcpy(&bits, &f, sizeof bits);
+  return bits;
+}
+/// To nearest even; too large, infinity too, becomes 448; NaN stays NaN.
+MINILLM_INLINE uint8_t narrow_one(float f, F8*) {
+  const uint32_t bits = as_bits(f), sign = (bits >> 24) & 0x80u, magnitude = bits & 0x7FFFFFFFu;
+  if (magnitude > 0x7F800000u) return static_cast<uint8_t>(sign | 0x7Fu);
+  if (magnitude >= 0x43E00000u) return static_cast<uint8_t>(sign | 0x7Eu);
+  if (magnitude < 0x3C800000u)  // Below 2^-6: 16384 has a unit in the last place of 2^-9, so the adder rounds.
+    return static_cast<uint8_t>(sign | (as_bits(as_float(magnitude) + 16384.0f) - 0x46800000u));
+  return static_cast<uint8_t>(sign | ((magnitude - 0x3C000000u + 0x7FFFFu + ((magnitude >> 20) & 1u)) >> 20));
+}
 
 #if defined(__AVX512F__)
 
@@ -38,6 +61,14 @@ MINILLM_INLINE Vec load(const F16* p) { return _mm512_cvtph_ps(_mm256_loadu_si25
 MINILLM_INLINE Vec load(const BF16* p) {
   const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
   return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+}
+/// As a half of 1/256 of its size, whose conversion knows subnormals whatever the processor's mode; all ones is NaN.
+MINILLM_INLINE Vec load(const F8* p) {
+  const __m256i wide = _mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const __m256i magnitude = _mm256_and_si256(wide, _mm256_set1_epi16(0x7F)), sign = _mm256_slli_epi16(_mm256_xor_si256(wide, magnitude), 8);
+  const __m256i nan = _mm256_and_si256(_mm256_cmpeq_epi16(magnitude, _mm256_set1_epi16(0x7F)), _mm256_set1_epi16(0x7E00));
+  const __m256i half = _mm256_or_si256(_mm256_or_si256(_mm256_slli_epi16(magnitude, 7), sign), nan);
+  return _mm512_mul_ps(_mm512_cvtph_ps(half), _mm512_set1_ps(256.0f));
 }
 MINILLM_INLINE void store(float* p, Vec a) { _mm512_storeu_ps(p, a); }
 MINILLM_INLINE void store(F16* p, Vec a) {
@@ -118,6 +149,14 @@ MINILLM_INLINE Vec load(const BF16* p) {
   const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
   return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
 }
+/// As a half of 1/256 of its size, whose conversion knows subnormals whatever the processor's mode; all ones is NaN.
+MINILLM_INLINE Vec load(const F8* p) {
+  const __m128i wide = _mm_cvtepu8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  const __m128i magnitude = _mm_and_si128(wide, _mm_set1_epi16(0x7F)), sign = _mm_slli_epi16(_mm_xor_si128(wide, magnitude), 8);
+  const __m128i nan = _mm_and_si128(_mm_cmpeq_epi16(magnitude, _mm_set1_epi16(0x7F)), _mm_set1_epi16(0x7E00));
+  const __m128i half = _mm_or_si128(_mm_or_si128(_mm_slli_epi16(magnitude, 7), sign), nan);
+  return _mm256_mul_ps(_mm256_cvtph_ps(half), _mm256_set1_ps(256.0f));
+}
 MINILLM_INLINE void store(float* p, Vec a) { _mm256_storeu_ps(p, a); }
 MINILLM_INLINE void store(F16* p, Vec a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
@@ -181,22 +220,18 @@ typedef int32_t IntVec __attribute__((vector_size(16)));
 
 MINILLM_INLINE Vec zero() { return Vec{0, 0, 0, 0}; }
 MINILLM_INLINE Vec broadcast(float x) { return Vec{x, x, x, x}; }
-MINILLM_INLINE float as_float(uint32_t bits) {
-  float f;
-  __builtin_memcpy(&f, &bits, sizeof f);
-  return f;
-}
-MINILLM_INLINE uint32_t as_bits(float f) {
-  uint32_t bits;
-  __builtin_memcpy(&bits, &f, sizeof bits);
-  return bits;
-}
 /// Exact; a subnormal half is a normal float, so flushing subnormals does not matter.
 MINILLM_INLINE float widen_one(F16 h) {
   const uint32_t sign = static_cast<uint32_t>(h.bits & 0x8000u) << 16, exponent = (h.bits >> 10) & 0x1Fu, mantissa = h.bits & 0x3FFu;
   if (exponent == 0x1F) return as_float(sign | 0x7F800000u | (mantissa << 13));
   if (exponent != 0) return as_float(sign | ((exponent + 112u) << 23) | (mantissa << 13));
   return as_float(sign | as_bits(static_cast<float>(mantissa) * 0x1p-24f));
+}
+MINILLM_INLINE float widen_one(F8 x) {
+  const uint32_t sign = static_cast<uint32_t>(x.bits & 0x80u) << 24, magnitude = x.bits & 0x7Fu;
+  if (magnitude == 0x7Fu) return as_float(sign | 0x7FC00000u);
+  if (magnitude >= 8u) return as_float(sign | ((magnitude << 20) + 0x3C000000u));
+  return as_float(sign | as_bits(static_cast<float>(magnitude) * 0x1p-9f));
 }
 MINILLM_INLINE float widen_one(BF16 b) { return as_float(static_cast<uint32_t>(b.bits) << 16); }
 /// To nearest even; too large becomes infinity; NaN stays NaN.
@@ -263,6 +298,12 @@ MINILLM_INLINE Vec interleave_last(Vec a, Vec b) { return __builtin_shufflevecto
 MINILLM_INLINE Vec swap_neighbours(Vec a) { return __builtin_shufflevector(a, a, 1, 0, 3, 2); }
 
 #endif
+
+MINILLM_INLINE void store(F8* p, Vec a) {
+  float values[kWidth];
+  store(values, a);
+  for (int i = 0; i < kWidth; ++i) p[i].bits = narrow_one(values[i], p);
+}
 
 #if !defined(__AVX512F__)
 /// out[r] = the largest of rows[r][0 .. kWidth) for 16 rows.

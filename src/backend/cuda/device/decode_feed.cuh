@@ -72,7 +72,7 @@ constexpr int kFeedArrivals = 32;
 /// The cache does not hold an appending step's token yet.
 __device__ __forceinline__ int stored_last(const Visible& v, bool appends) { return appends ? min(v.last, v.slot) : v.last; }
 
-/// A feeding warp's next tile: of which item, and this lane's box of it, 64 columns of keys or values.
+/// A feeding warp's next tile: of which item, and this lane's box of it, 128 bytes of each key or value.
 struct FeedTile {
   ItemWalk walk;
   int i = 0;     ///< Of the item.
@@ -96,9 +96,9 @@ struct Feeder {
   FeedTile tile;
 
   // A lane's part of every tile.
-  __device__ __forceinline__ int column() const { return lane % kBoxesOfRow<kDim>; }
-  __device__ __forceinline__ int part() const { return lane / kBoxesOfRow<kDim> % 2; }
-  __device__ __forceinline__ int offset() const { return lane / (2 * kBoxesOfRow<kDim>)*p.box_keys; }
+  __device__ __forceinline__ int column() const { return lane % kBoxesOfRow<T, kDim>; }
+  __device__ __forceinline__ int part() const { return lane / kBoxesOfRow<T, kDim> % 2; }
+  __device__ __forceinline__ int offset() const { return lane / (2 * kBoxesOfRow<T, kDim>)*p.box_keys; }
 
   /// The next share to all; the first is the block's by its number, the others are drawn.
   __device__ __forceinline__ void announce_share() {
@@ -180,9 +180,9 @@ struct Feeder {
   __device__ __forceinline__ void copy(const FeedTile& now) const {
     Barrier& full = ring.full[at.stage];
 #if __CUDA_ARCH__ >= 900
-    unsigned char* const to = tiles + at.stage * kTileBytes<kDim> + part() * kPartBytes<kDim> + column() * kBoxBytes + offset() * 128;
+    unsigned char* const to = tiles + at.stage * kTileBytes<T, kDim> + part() * kPartBytes<T, kDim> + column() * kBoxBytes + offset() * 128;
     const int n_slots = max(0, now.wanted.last - now.wanted.first);
-    if (lane == 0) full.arrive_expecting(static_cast<uint32_t>(n_slots * (2 * kBoxesOfRow<kDim> * 128)));
+    if (lane == 0) full.arrive_expecting(static_cast<uint32_t>(n_slots * (2 * kBoxesOfRow<T, kDim> * 128)));
     __syncwarp();
     if (now.copies)
       load_box_once(part() == 0 ? &p.keys : &p.values, to, full, column() * kBoxColumns, now.place, now.walk.item.g, now.page);
@@ -193,17 +193,18 @@ struct Feeder {
   }
 
   __device__ __forceinline__ void copy_by_lanes(const FeedTile& now) const {
-    constexpr int kChunks = kDim / 8;
-    unsigned char* const to = tiles + at.stage * kTileBytes<kDim>;
+    constexpr int kChunks = kChunksOfRow<T, kDim>;
+    unsigned char* const to = tiles + at.stage * kTileBytes<T, kDim>;
     const Item& item = now.walk.item;
     const int32_t* table = p.step.tables + rows.cut[item.row].table_start;
     for (int i = lane; i < kDecodeTile * kChunks; i += 32) {
       const int row = i / kChunks, chunk = i % kChunks, s = item.begin + now.i * kDecodeTile + row;
       if (row < now.wanted.first || row >= now.wanted.last) continue;
       const int64_t from = table[s / p.cache.page_tokens] * p.cache.page_stride + s % p.cache.page_tokens * p.cache.token_stride +
-                           item.g * p.cache.head_stride + chunk * 8;
+                           item.g * p.cache.head_stride + chunk * (16 / static_cast<int>(sizeof(T)));
       copy16_async(shared_address(to + place_of_chunk(row, chunk)), static_cast<const T*>(p.cache.keys) + from, true);
-      copy16_async(shared_address(to + kPartBytes<kDim> + place_of_chunk(row, chunk)), static_cast<const T*>(p.cache.values) + from, true);
+      copy16_async(shared_address(to + kPartBytes<T, kDim> + place_of_chunk(row, chunk)), static_cast<const T*>(p.cache.values) + from,
+                   true);
     }
   }
 };

@@ -12,11 +12,11 @@
 
 namespace minillm::cuda {
 
-constexpr int kDecodeTile = 64, kStepKeys = 16;  ///< Keys of a tile, and those that one warp takes of it.
+constexpr int kDecodeTile = 64, kStepKeys = 16;  ///< Keys of a tile, and those of one matrix instruction.
 constexpr int kGroupRows = 16;                   ///< Most query heads of a key head.
 
 struct DecodeArguments {
-  CUtensorMap keys, values;  ///< (D, token of the page, head, page), boxes of 64 columns by `box_keys` tokens; from sm_90 on.
+  CUtensorMap keys, values;  ///< (D, token of the page, head, page), boxes of 128 bytes by `box_keys` tokens; from sm_90 on.
   float *out, *lse;
   const float* q;
   KeyLayout cache;

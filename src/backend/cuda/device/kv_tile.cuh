@@ -1,6 +1,6 @@
 // kv_tile.cuh - tiles of 64 keys and values on their way from pages to shared memory.
-// Layout in shared memory: 64 rows of keys, then 64 of values, each kDim elements and 16 bytes of padding, which spreads the eight
-// rows that one matrix load reads over all banks.
+// Layout in shared memory: 64 rows of keys, then 64 of values, each kDim elements as stored and 16 bytes of padding, which spreads the
+// eight rows that one matrix load reads over all banks.
 #pragma once
 
 #include <utility>
@@ -11,8 +11,8 @@
 namespace minillm::cuda {
 
 constexpr int kTileKeys = 64, kTileThreads = 128;
-template <int kDim>
-constexpr int kKeyBytes = kDim * 2 + 16;
+template <typename T, int kDim>
+constexpr int kKeyBytes = kDim* static_cast<int>(sizeof(T)) + 16;
 
 /// Calls f<kDim>() for the head width, where the matrix kernels have one for it; false elsewhere.
 template <typename F>
@@ -34,7 +34,7 @@ struct Visible {
 /// Starts the copies of slots [slot, slot + 64), zeros for those not visible. `slot` is a multiple of 16: 16 keys lie in one page.
 template <typename T, int kDim>
 __device__ __forceinline__ void copy_tile(uint32_t to, const KeyLayout& cache, const int32_t* table, int g, int slot, const Visible& v) {
-  constexpr int kChunks = kDim / 8;
+  constexpr int kElements = 16 / static_cast<int>(sizeof(T)), kChunks = kDim / kElements, kCopies = kTileKeys * kChunks;
   int64_t base[kTileKeys / 16];
 #pragma unroll
   for (int i = 0; i < kTileKeys / 16; ++i) {
@@ -42,13 +42,14 @@ __device__ __forceinline__ void copy_tile(uint32_t to, const KeyLayout& cache, c
     base[i] = table[s / cache.page_tokens] * cache.page_stride + s % cache.page_tokens * cache.token_stride + g * cache.head_stride;
   }
 #pragma unroll
-  for (int u = 0; u < kTileKeys * kChunks / kTileThreads; ++u) {
+  for (int u = 0; u < (kCopies + kTileThreads - 1) / kTileThreads; ++u) {
     const int i = threadIdx.x + u * kTileThreads, row = i / kChunks, chunk = i % kChunks;
+    if (kCopies % kTileThreads != 0 && i >= kCopies) break;
     const int64_t at =
-        (row < 32 ? (row < 16 ? base[0] : base[1]) : (row < 48 ? base[2] : base[3])) + row % 16 * cache.token_stride + chunk * 8;
+        (row < 32 ? (row < 16 ? base[0] : base[1]) : (row < 48 ? base[2] : base[3])) + row % 16 * cache.token_stride + chunk * kElements;
     const bool wanted = slot + row >= v.first && slot + row < v.last;
-    copy16_async(to + row * kKeyBytes<kDim> + chunk * 16, static_cast<const T*>(cache.keys) + at, wanted);
-    copy16_async(to + (kTileKeys + row) * kKeyBytes<kDim> + chunk * 16, static_cast<const T*>(cache.values) + at, wanted);
+    copy16_async(to + row * kKeyBytes<T, kDim> + chunk * 16, static_cast<const T*>(cache.keys) + at, wanted);
+    copy16_async(to + (kTileKeys + row) * kKeyBytes<T, kDim> + chunk * 16, static_cast<const T*>(cache.values) + at, wanted);
   }
 }
 

@@ -7,7 +7,8 @@ namespace minillm::cuda::sm90 {
 
 bool takes_step(const KeyLayout& cache, const AttentionScalars& a) {
   const bool is_plain = a.causal && a.window == 0 && a.softcap == 0.0f && a.alibi == nullptr && a.sinks == nullptr;
-  return is_plain && cache.page_tokens > 0 && cache.dtype != Dtype::kF32 && (a.head_dim == 64 || a.head_dim == 128 || a.head_dim == 256);
+  return is_plain && cache.page_tokens > 0 && (cache.dtype == Dtype::kF16 || cache.dtype == Dtype::kBF16) &&
+         (a.head_dim == 64 || a.head_dim == 128 || a.head_dim == 256);
 }
 
 void step_attention(const StepAttention& p, cudaStream_t stream) {

@@ -46,10 +46,9 @@ void launch_step(const StepAttention& s, cudaStream_t stream) {
   MINILLM_CUDA(cudaGetLastError());
 }
 
-template <int kHeadDim, int kKeys>
+template <int kHeadDim, int kWarpgroups, int kKeys>
 void launch_for_type(const StepAttention& s, cudaStream_t stream) {
   static_assert(sizeof(StepTile) == kStepTileInts * sizeof(int32_t));
-  constexpr int kWarpgroups = kStepTileRows[kHeadDim == 64 ? 0 : 1] / 64;
   if (s.cache.dtype == Dtype::kF16)
     launch_step<PrefillTraits<__half, kHeadDim, kWarpgroups, kKeys, true, true>>(s, stream);
   else

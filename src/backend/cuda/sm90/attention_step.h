@@ -5,8 +5,10 @@
 
 namespace minillm::cuda::sm90 {
 
-/// Query rows of a tile, all of one sequence: what heads of 64 elements, and all others, are fastest with.
+/// Query rows of a tile, all of one sequence.
 constexpr int kStepTileRows[] = {192, 128};
+/// Which of those a step is fastest with: the taller ones for heads of 64 elements, unless even the longest sequence is a few tiles.
+constexpr int tile_list(int64_t head_dim, int64_t max_keys) { return head_dim == 64 && max_keys > 1024 ? 0 : 1; }
 constexpr int kStepTileInts = 5;  ///< Of a tile's entry in the step: first row, rows, keys, what its first row sees, its block table.
 
 struct StepAttention {
@@ -16,7 +18,8 @@ struct StepAttention {
   float* lse = nullptr;  ///< [T, H] or null.
   KeyLayout cache;
   AttentionScalars a;
-  const int32_t* tiles = nullptr;   ///< n_tiles entries for this head_dim: the longest sequence first, in it the last rows first.
+  int tile_rows = 0;
+  const int32_t* tiles = nullptr;   ///< n_tiles entries of up to tile_rows rows: the longest sequence first, in it the last rows first.
   const int32_t* tables = nullptr;  ///< Block tables, where the entries say.
   int64_t n_rows = 0, n_tiles = 0, max_keys = 0;
   int* tickets = nullptr;  ///< Two zeroed counters, zero again afterwards.

@@ -3,6 +3,6 @@
 
 namespace minillm::cuda::sm90 {
 
-void step_attention_128(const StepAttention& p, cudaStream_t stream) { launch_for_type<128, 128>(p, stream); }
+void step_attention_128(const StepAttention& p, cudaStream_t stream) { launch_for_type<128, 2, 128>(p, stream); }
 
 }  // namespace minillm::cuda::sm90

@@ -3,6 +3,6 @@
 
 namespace minillm::cuda::sm90 {
 
-void step_attention_256(const StepAttention& p, cudaStream_t stream) { launch_for_type<256, 64>(p, stream); }
+void step_attention_256(const StepAttention& p, cudaStream_t stream) { launch_for_type<256, 2, 64>(p, stream); }
 
 }  // namespace minillm::cuda::sm90
