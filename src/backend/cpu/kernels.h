@@ -43,6 +43,7 @@ struct PanelSpan {
   int64_t panel_bytes = 0;
   int64_t n_rows = 0;
   int64_t k = 0;
+  const uint8_t* next = nullptr;  ///< What the thread reads afterwards, panels as far apart: gemv fetches their first bytes. Or null.
 };
 
 /// Room for panels taken out of their format, private to a thread: U' units of each of up to kMaxTilePanels panels.

@@ -58,6 +58,12 @@ class Items {
     float* const values = out + row * w_.rows() + part.column;
     return {row, n_rows, part.column, part.span.n_rows, values, pairs_ ? values + w_.segments()[1].first_row : nullptr, w_.rows()};
   }
+  /// The item that a thread begins as number `place` of the pool's loop, for loops in which each thread reads adjacent items one after
+  /// the other: the pool's thread t begins places t, t + n_threads, ...
+  int64_t adjacent(int64_t place, int n_threads) const {
+    const int64_t owner = place % n_threads, longer = count_ % n_threads;
+    return owner * (count_ / n_threads) + std::min(owner, longer) + place / n_threads;
+  }
   /// What a thread that works on this part is likely to read next: the pair's other half, or the item after those of the others.
   std::optional<Part> after(int64_t item, int part, int n_threads) const {
     if (part + 1 < parts()) return at(item, part + 1);
@@ -164,10 +170,16 @@ void Products::multiply_few(float* out, const float* x, const QuantisedRows& qua
   int64_t panels = 4;  // What gemv likes to read at once; fewer only to keep every thread busy.
   while (panels > 1 && Items(w, panels, beside.pairs).count() < kItemsPerThread * pool_.n_threads()) panels /= 2;
   const Items items(w, panels, beside.pairs);
-  pool_.for_each(items.count(), [&](int64_t item, int) {
+  const int n_threads = pool_.n_threads();
+  pool_.for_each(items.count(), [&](int64_t place, int) {
+    const int64_t item = items.adjacent(place, n_threads);
     for (int i = 0; i < items.parts(); ++i) {
-      const Part part = items.at(item, i);
+      Part part = items.at(item, i);
       const auto format = static_cast<size_t>(part.dtype);
+      if (i + 1 < items.parts())
+        part.span.next = items.at(item, i + 1).span.data;
+      else if (place + n_threads < items.count())
+        part.span.next = items.at(item + 1, 0).span.data;
       for (int64_t t = 0; t < n_rows; ++t) {  // The first row reads the item from memory, the others from the cache.
         float* const to = out + t * w.rows() + part.column;
         if (is_quantised(part.dtype))

@@ -2,6 +2,7 @@
 // Order:   each output is one chain of fused multiply-adds over k, in gemv and gemm alike; chunks of k continue it from `out`.
 // Cost:    gemv reads each weight once (bandwidth-bound); gemm widens a chunk once, then runs a register tile of 2 panels x 12.
 #include "backend/cpu/isa/formats.h"
+#include "backend/cpu/isa/strips.h"
 #include "backend/cpu/isa/tables.h"
 
 namespace minillm::cpu::MINILLM_ISA {
@@ -29,10 +30,12 @@ template <Dtype D, int P>
     const uint8_t* at = w.data + panel * w.panel_bytes;
     Floats sum[P];
     unroll<P>([&](auto p) __attribute__((always_inline)) { sum[p] = zeros(); });
+    const FetchAhead ahead(at + w.k * kStep, panel + P < n_panels ? at + P * w.panel_bytes : w.next);
     for (int64_t k = 0; k < w.k; ++k, at += kStep) {
       const Floats value = splat(x[k]);
+      const uint8_t* const fetched = at + ahead.distance(at);
       unroll<P>([&](auto p) __attribute__((always_inline)) {
-        __builtin_prefetch(at + p * w.panel_bytes + 1024);
+        FetchAhead::fetch(fetched + p * w.panel_bytes);
         sum[p] = fma(load_weights<D>(at + p * w.panel_bytes), value, sum[p]);
       });
     }

@@ -1,6 +1,6 @@
 // gemv.cpp - products of one row of activations with packed weights: what decoding spends its time on.
 // Layout:  panel.h. Four panels are read side by side: one stream a thread does not fill the memory system, and one broadcast
-//          of activations serves four products.
+//          of activations serves four products. Every line is fetched ahead, also those of the next group of panels.
 // Cost:    reads each weight byte once: bandwidth-bound. About 13 cycles a unit of 4-bit weights (512 of them) a panel.
 #include "backend/cpu/isa/formats.h"
 #include "backend/cpu/isa/strips.h"
@@ -9,15 +9,13 @@
 namespace minillm::cpu::MINILLM_ISA {
 namespace {
 
-constexpr int kPrefetchBytes = 1024;
-
 /// Sums of P panels over all of k.
 template <Dtype D, int P>
-[[gnu::always_inline]] inline void run_panels(const uint8_t* data, int64_t panel_bytes, const QuantisedRows& x, int64_t token,
-                                              Floats (&sum)[P]) {
+[[gnu::always_inline]] inline void run_panels(const uint8_t* data, int64_t panel_bytes, const uint8_t* next, const QuantisedRows& x,
+                                              int64_t token, Floats (&sum)[P]) {
   constexpr PanelFormat kLayout = panel_format(D);
   constexpr UnitKind kKind = unit_kind(D);
-  constexpr int kHalves = kKind == UnitKind::kHalves ? 2 : 1;
+  constexpr int kHalves = kKind == UnitKind::kHalves ? 2 : 1, kLines = (kLayout.unit_bytes + 63) / 64;
   const int64_t n_units = x.k / kUnit;
   const int64_t step = x.strip_rows, place = first_place(token, n_units, step), first_half = first_place(token, 2 * n_units, step);
   const int8_t *codes = x.high.codes + place * kUnit, *low_codes = x.low.codes + place * kUnit;
@@ -27,6 +25,7 @@ template <Dtype D, int P>
   };
   const int32_t *starts = starts_of(x.high), *low_starts = starts_of(x.low);
 
+  const FetchAhead ahead(data + n_units / kLayout.units * kLayout.block_bytes(), next);
   for (int64_t u = 0; u < n_units;) {
     Header header[P];
     unroll<P>([&](auto p) __attribute__((always_inline)) { header[p] = load_header<D>(data + p * panel_bytes); });
@@ -34,6 +33,7 @@ template <Dtype D, int P>
     data += kLayout.block_bytes();
     for (int i = 0; i < kLayout.units; ++i, ++u, unit += kLayout.unit_bytes, codes += step * kUnit, low_codes += step * kUnit) {
       const Floats activation_scale = splat(scales[step * u] * kLowStep);
+      const uint8_t* const fetched = unit + ahead.distance(unit);
       [[maybe_unused]] Floats halves[P];
       unroll<kHalves>([&](auto h) __attribute__((always_inline)) {
         constexpr int kHalf = decltype(h)::value;
@@ -48,7 +48,9 @@ template <Dtype D, int P>
           constexpr int kQuad = decltype(q)::value + kHalf * kQuads;
           const FourCodes codes_high = four_codes(codes + 4 * kQuad), codes_low = four_codes(low_codes + 4 * kQuad);
           unroll<P>([&](auto p) __attribute__((always_inline)) {
-            if constexpr (kQuad % 2 == 0) __builtin_prefetch(unit + p * panel_bytes + 32 * kQuad + kPrefetchBytes);
+            constexpr int kFirst = kQuad * kLines / 8, kOfQuad = (kQuad + 1) * kLines / 8 - kFirst;
+            unroll<kOfQuad>([&](auto line)
+                                __attribute__((always_inline)) { FetchAhead::fetch(fetched + p * panel_bytes + 64 * (kFirst + line)); });
             if constexpr (kIn == 0) high[p] = begin_dot(splat_int(0)), low[p] = begin_dot(dots[p]);
             const Bytes w = load_quad<D, kQuad>(unit + p * panel_bytes);
             high[p] = add_codes<kKind>(high[p], w, codes_high);
@@ -76,13 +78,15 @@ template <Dtype D, int P>
   }
 }
 
-/// Panels [panel, panel + P). Where the last ones are missing, `panel_bytes` of 0 reads the first instead.
+/// Panels [panel, panel + P); `next` as in PanelSpan. Where the last ones are missing, `panel_bytes` of 0 reads the first instead.
 template <Dtype D, int P>
 [[gnu::noinline]] void run_group(const PanelSpan& w, int64_t panel, int64_t panel_bytes, const QuantisedRows& x, int64_t token,
                                  float* out) {
+  const int64_t after = panel + P;
+  const uint8_t* const next = after * kPanelRows < w.n_rows ? w.data + after * w.panel_bytes : w.next;
   Floats sum[P];
   unroll<P>([&](auto p) __attribute__((always_inline)) { sum[p] = zeros(); });
-  run_panels<D, P>(w.data + panel * w.panel_bytes, panel_bytes, x, token, sum);
+  run_panels<D, P>(w.data + panel * w.panel_bytes, panel_bytes, next, x, token, sum);
   unroll<P>([&](auto p) __attribute__((always_inline)) { store_rows(out, (panel + p) * kPanelRows, w.n_rows, sum[p]); });
 }
 
