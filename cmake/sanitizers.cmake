@@ -1,7 +1,7 @@
-# MINILLM_SANITIZE=address|undefined|thread, for every target.
+# MINILLM_SANITIZE=address|undefined|address,undefined|thread, for every target.
 if(MINILLM_SANITIZE)
   set(flags -fsanitize=${MINILLM_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all -g)
-  if(MINILLM_SANITIZE STREQUAL "undefined")
+  if(MINILLM_SANITIZE MATCHES "undefined")
     list(APPEND flags -fsanitize=float-cast-overflow)
   endif()
   # GCC's own manual: in code that a sanitizer instruments this warning is often wrong.
