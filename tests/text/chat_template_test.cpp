@@ -128,7 +128,13 @@ std::string repeated(std::string_view piece, size_t n) {
   return out;
 }
 
-/// Runs `body` on a thread with a stack of 256 KiB; what it throws is thrown here.
+#ifdef __SANITIZE_ADDRESS__
+constexpr size_t kSmallStack = 1024 * 1024;  // The two sanitizers of that build together more than double a frame.
+#else
+constexpr size_t kSmallStack = 256 * 1024;
+#endif
+
+/// Runs `body` on a thread with a small stack; what it throws is thrown here.
 void on_small_stack(const std::function<void()>& body) {
   std::exception_ptr failure;
   const std::function<void()> guarded = [&] {
@@ -140,7 +146,7 @@ void on_small_stack(const std::function<void()>& body) {
   };
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
-  ASSERT_EQ(pthread_attr_setstacksize(&attributes, 256 * 1024), 0);
+  ASSERT_EQ(pthread_attr_setstacksize(&attributes, kSmallStack), 0);
   pthread_t thread;
   const auto entry = [](void* f) -> void* {
     (*static_cast<const std::function<void()>*>(f))();
