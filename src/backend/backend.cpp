@@ -51,7 +51,10 @@ void Backend::repeat(const StepKey&, const std::function<void()>& work) { work()
 
 AttentionTypes Backend::attention_types(const AttentionParams&, const KvStorage&, const PackedWeight&) const { return {}; }
 
-void Backend::choose_highest(ConstTensorView) { throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device"); }
+void Backend::begin_choice(std::span<const Draw>) {
+  throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device");
+}
+void Backend::choose(ConstTensorView, bool) { throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device"); }
 void Backend::chosen(std::span<TokenId>) { throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device"); }
 
 void Backend::attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "backend/buffer.h"
+#include "backend/draw.h"
 #include "backend/kv_storage.h"
 #include "base/tensor_view.h"
 #include "minillm/config.h"
@@ -58,12 +59,16 @@ struct Batch {
   int64_t page_tokens = 0;                   ///< Of the block tables; 0: as the cache that the operations name.
 };
 
+/// What a step ends with: nothing, or a token of each row, always the one of the highest logit or not.
+enum class Choice : uint8_t { kNone, kHighest, kDrawn };
+
 /// Names a sequence of operations that may come again with nothing but another batch: equal keys promise the same operations on the
 /// same memory, with as many rows.
 struct StepKey {
   uint64_t workspace = 0, cache = 0;  ///< new_serial() of each.
   int64_t n_rows = 0, block_size = 0;
-  bool flash = true, chooses = false;
+  bool flash = true;
+  Choice choice = Choice::kNone;
   bool operator==(const StepKey&) const = default;
 };
 /// Never the same number twice in a process.
@@ -192,9 +197,11 @@ class Backend {
   virtual bool prefers_whole_steps() const { return false; }
   /// Does `work`, the operations of a decode step (one row a sequence), or replays what they were for this key.
   virtual void repeat(const StepKey& key, const std::function<void()>& work);
-  /// Finds the highest logit of each row of [n, V], the lowest id of equals, for chosen().
-  virtual void choose_highest(ConstTensorView logits);
-  /// The ids of the last choose_highest, [n]; -1 for a row with NaN or +inf, or nothing above -inf. Waits for them.
+  /// How choose() takes the tokens that follow, row by row: copied.
+  virtual void begin_choice(std::span<const Draw> draws);
+  /// Takes a token of each row of [n, V] as begin_choice() told, for chosen(). `draws` is false if every row takes its highest logit.
+  virtual void choose(ConstTensorView logits, bool draws);
+  /// The ids of the last choose(), [n]; -1 for a row with NaN or +inf, or nothing above -inf. Waits for them.
   virtual void chosen(std::span<TokenId> ids);
 
   // --- Composites: made of the operations above; a device overrides one only to fuse it -----------------------------

@@ -36,6 +36,8 @@ int64_t preempt_every_from_environment() {
   return value == nullptr ? 0 : std::strtol(value, nullptr, 10);
 }
 
+std::optional<TokenId> token_or_none(TokenId chosen) { return chosen < 0 ? std::optional<TokenId>() : chosen; }
+
 }  // namespace
 
 struct Engine::Impl {
@@ -44,9 +46,10 @@ struct Engine::Impl {
   RequestId submit(std::vector<TokenId> prompt, const GenerationOptions& options);
   std::vector<StepEvent> step();
   void cancel_requested(std::vector<StepEvent>& events);
+  bool is_whole_step(std::span<const Scheduler::Share> shares) const;
+  void whole_step(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events);
   void choose_tokens(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events);
-  bool device_chooses(std::span<const Scheduler::Share> shares) const;
-  void choose_on_device(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events);
+  std::optional<TokenId> sample(const Sequence& sequence, const float* device_logits);
   void take_token(Sequence& sequence, std::optional<TokenId> token, std::vector<StepEvent>& events);
   void end(Sequence& sequence, StepEvent event, std::vector<StepEvent>& events);
   void record_time(std::span<const Scheduler::Share> shares, double seconds);
@@ -59,8 +62,9 @@ struct Engine::Impl {
   Sampler sampler;
   StepBatch batch;
   std::vector<int32_t> logit_rows;
-  std::vector<float> logits;    ///< [V], of one sequence.
-  std::vector<TokenId> chosen;  ///< By the device.
+  std::vector<float> logits;  ///< [V], of one sequence.
+  std::vector<Draw> draws;    ///< For the device, and what it chose:
+  std::vector<TokenId> chosen;
   std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences;
   RequestId next_id = 1;
   Timings timings;
@@ -95,6 +99,8 @@ Engine::Impl::Impl(MiniLLM& model_in, const Tokenizer* tokenizer_in, const Engin
   model.workspace.reserve({.max_rows = max_rows, .max_logit_rows = logit_rows_at_most, .max_sequences = options.max_batch});
   batch.reserve(max_rows, options.max_batch);
   logit_rows.reserve(static_cast<size_t>(options.max_batch));
+  draws.reserve(static_cast<size_t>(options.max_batch));
+  chosen.reserve(static_cast<size_t>(options.max_batch));
 }
 
 RequestId Engine::Impl::submit(std::vector<TokenId> prompt, const GenerationOptions& options) {
@@ -122,8 +128,8 @@ std::vector<StepEvent> Engine::Impl::step() {
   const std::span<const Scheduler::Share> shares = scheduler.plan(batch);
   events.reserve(events.size() + shares.size() + scheduler.ended().size());
   if (!shares.empty()) {
-    if (device_chooses(shares)) {
-      choose_on_device(shares, events);
+    if (is_whole_step(shares)) {
+      whole_step(shares, events);
     } else {
       model.transformer.forward(batch.view(), *cache, mode);
       scheduler.advance();
@@ -148,42 +154,62 @@ void Engine::Impl::cancel_requested(std::vector<StepEvent>& events) {
   cancelled.clear();
 }
 
-/// Logits come in pieces of at most max_logit_rows; each row is sampled on the host.
+/// Logits come in pieces of at most max_logit_rows. A device that takes whole steps chooses, so that a request gets the same tokens in
+/// steps of any kind; the host samples for others, and where there are penalties.
 void Engine::Impl::choose_tokens(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events) {
   const size_t at_once = static_cast<size_t>(model.workspace.limits().max_logit_rows);
+  const bool on_device = model.backend->prefers_whole_steps();
   for (size_t first = 0; first < shares.size();) {
     logit_rows.clear();
+    draws.clear();
     size_t last = first;
-    for (; last < shares.size() && logit_rows.size() < at_once; ++last)
-      if (shares[last].wants_next_token) logit_rows.push_back(shares[last].last_row);
+    for (; last < shares.size() && logit_rows.size() < at_once; ++last) {
+      if (!shares[last].wants_next_token) continue;
+      const Sequence& sequence = *shares[last].sequence;
+      logit_rows.push_back(shares[last].last_row);
+      draws.push_back(device_draw(sequence.options, sequence.tokens.size()).value_or(Draw{}));
+    }
     if (!logit_rows.empty()) {
-      const auto* device_logits = static_cast<const float*>(model.transformer.head(logit_rows).data);
+      const TensorView logits_of_rows = model.transformer.head(logit_rows);
+      chosen.resize(logit_rows.size());
+      if (on_device) model.transformer.tokens_after(logits_of_rows, draws, chosen);
+      size_t row = 0;
       for (const Scheduler::Share& share : shares.subspan(first, last - first)) {
         if (!share.wants_next_token) continue;
-        model.backend->download(logits.data(), device_logits, logits.size() * sizeof(float));
-        model.backend->sync();
-        device_logits += logits.size();
         Sequence& sequence = *share.sequence;
-        take_token(sequence, sampler.sample(logits, {sequence.tokens, sequence.n_prompt}, sequence.options), events);
+        const auto* device_logits = static_cast<const float*>(logits_of_rows.data) + row * logits.size();
+        if (on_device && device_draw(sequence.options, 0))
+          take_token(sequence, token_or_none(chosen[row]), events);
+        else
+          take_token(sequence, sample(sequence, device_logits), events);
+        ++row;
       }
     }
     first = last;
   }
 }
 
-/// Whether every sequence needs just its next token, and that is the most likely one.
-bool Engine::Impl::device_chooses(std::span<const Scheduler::Share> shares) const {
+std::optional<TokenId> Engine::Impl::sample(const Sequence& sequence, const float* device_logits) {
+  model.backend->download(logits.data(), device_logits, logits.size() * sizeof(float));
+  model.backend->sync();
+  return sampler.sample(logits, {sequence.tokens, sequence.n_prompt}, sequence.options);
+}
+
+/// Whether the device can do the step and choose its tokens in one go: every sequence needs just its next token, without penalties.
+bool Engine::Impl::is_whole_step(std::span<const Scheduler::Share> shares) const {
   if (!model.backend->prefers_whole_steps() || static_cast<int64_t>(shares.size()) > model.workspace.limits().max_logit_rows) return false;
   return std::ranges::all_of(shares, [](const Scheduler::Share& share) {
-    return share.n_tokens == 1 && share.wants_next_token && always_takes_most_likely(share.sequence->options);
+    return share.n_tokens == 1 && share.wants_next_token && device_draw(share.sequence->options, 0);
   });
 }
 
-void Engine::Impl::choose_on_device(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events) {
+void Engine::Impl::whole_step(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events) {
+  draws.clear();
+  for (const Scheduler::Share& share : shares) draws.push_back(*device_draw(share.sequence->options, share.sequence->tokens.size()));
   chosen.resize(shares.size());
-  model.transformer.next_tokens(batch.view(), *cache, mode, chosen);
+  model.transformer.next_tokens(batch.view(), *cache, mode, draws, chosen);
   scheduler.advance();
-  for (size_t i = 0; i < shares.size(); ++i) take_token(*shares[i].sequence, chosen[i] < 0 ? std::optional<TokenId>() : chosen[i], events);
+  for (size_t i = 0; i < shares.size(); ++i) take_token(*shares[i].sequence, token_or_none(chosen[i]), events);
 }
 
 void Engine::Impl::take_token(Sequence& sequence, std::optional<TokenId> token, std::vector<StepEvent>& events) {

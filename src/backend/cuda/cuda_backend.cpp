@@ -153,6 +153,7 @@ void CudaBackend::reserve_workspace(const WorkspaceShape& shape) {
   keep(split_gated_, split_input_bytes(std::min(shape.max_rows, kFewTokens / 2), shape.ffn));
   keep(step_buffer_, static_cast<size_t>(17 * shape.max_rows + shape.max_sequences * ceil_div(shape.max_context, 16)) * sizeof(int32_t));
   keep(rows_buffer_, static_cast<size_t>(std::max<int64_t>(shape.max_logit_rows, 1)) * sizeof(int32_t));
+  reserve_choice(std::max<int64_t>(shape.max_logit_rows, 1));
 }
 
 void CudaBackend::begin_step(const Batch& batch) {
