@@ -57,6 +57,7 @@ struct Batch {
   std::span<const int32_t> positions;        ///< [T]
   std::span<const SequenceSlice> sequences;  ///< [B], in row order, covering [0, T)
   int64_t page_tokens = 0;                   ///< Of the block tables; 0: as the cache that the operations name.
+  bool follows_choice = false;               ///< The device puts what it chose last, row for row, in the place of `tokens`.
 };
 
 /// What a step ends with: nothing, or a token of each row, always the one of the highest logit or not.
@@ -133,6 +134,17 @@ struct MemoryUse {
   int64_t current = 0, peak = 0;
 };
 
+/// Tokens on their way to the host.
+class PendingTokens {
+ public:
+  PendingTokens() = default;
+  PendingTokens(const PendingTokens&) = delete;
+  PendingTokens& operator=(const PendingTokens&) = delete;
+  virtual ~PendingTokens() = default;
+  /// Waits for what was sent last, [n]; -1 for a row with NaN or +inf, or nothing above -inf.
+  virtual void take(std::span<TokenId> ids) = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -164,6 +176,8 @@ class Backend {
   /// Every operation up to the next begin_step works on `batch`, whose memory must stay until then.
   virtual void begin_step(const Batch& batch);
   const Batch& batch() const noexcept { return batch_; }
+  /// Grows with every begin_step: whether a step is still the last one.
+  uint64_t n_steps() const noexcept { return n_steps_; }
 
   // --- Operations ---------------------------------------------------------------------------------------------------
   /// out[t, :] = scale * table[tokens[t], :]; out [T, E].
@@ -199,10 +213,12 @@ class Backend {
   virtual void repeat(const StepKey& key, const std::function<void()>& work);
   /// How choose() takes the tokens that follow, row by row: copied.
   virtual void begin_choice(std::span<const Draw> draws);
-  /// Takes a token of each row of [n, V] as begin_choice() told, for chosen(). `draws` is false if every row takes its highest logit.
+  /// Takes a token of each row of [n, V] as begin_choice() told. `draws` is false if every row takes its highest logit.
   virtual void choose(ConstTensorView logits, bool draws);
-  /// The ids of the last choose(), [n]; -1 for a row with NaN or +inf, or nothing above -inf. Waits for them.
-  virtual void chosen(std::span<TokenId> ids);
+  /// A place for the tokens of up to `max_rows` rows.
+  virtual std::unique_ptr<PendingTokens> make_pending_tokens(int64_t max_rows);
+  /// Sends the tokens of the last choose() there. Does not wait for them.
+  virtual void send_chosen(PendingTokens& to);
 
   // --- Composites: made of the operations above; a device overrides one only to fuse it -----------------------------
   /// norm, q/k/v product, then rotate_and_append. x [T, E], q [T, H, D].
@@ -237,6 +253,7 @@ class Backend {
   Batch batch_;
 
  private:
+  uint64_t n_steps_ = 0;
   Buffer scratch_[3];  ///< For the composites above: normalised rows, products, second products.
 };
 

@@ -1,15 +1,11 @@
-// engine.cpp - Engine: plan a step, run it, choose tokens, tell what happened.
+// engine.cpp - Engine: plan a step, run it, tell what happened. How tokens are chosen is in engine_choice.cpp.
 #include "minillm/engine.h"
 
 #include <chrono>
 #include <cstdlib>
-#include <mutex>
-#include <unordered_map>
 
 #include "base/bytes.h"
-#include "engine/sampler.h"
-#include "engine/scheduler.h"
-#include "model/model_impl.h"
+#include "engine/engine_impl.h"
 
 namespace minillm {
 namespace {
@@ -35,45 +31,6 @@ int64_t preempt_every_from_environment() {
   const char* value = std::getenv("MINILLM_TEST_PREEMPT_EVERY");
   return value == nullptr ? 0 : std::strtol(value, nullptr, 10);
 }
-
-std::optional<TokenId> token_or_none(TokenId chosen) { return chosen < 0 ? std::optional<TokenId>() : chosen; }
-
-}  // namespace
-
-struct Engine::Impl {
-  Impl(MiniLLM& model_in, const Tokenizer* tokenizer_in, const EngineOptions& options);
-
-  RequestId submit(std::vector<TokenId> prompt, const GenerationOptions& options);
-  std::vector<StepEvent> step();
-  void cancel_requested(std::vector<StepEvent>& events);
-  bool is_whole_step(std::span<const Scheduler::Share> shares) const;
-  void whole_step(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events);
-  void choose_tokens(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events);
-  std::optional<TokenId> sample(const Sequence& sequence, const float* device_logits);
-  void take_token(Sequence& sequence, std::optional<TokenId> token, std::vector<StepEvent>& events);
-  void end(Sequence& sequence, StepEvent event, std::vector<StepEvent>& events);
-  void record_time(std::span<const Scheduler::Share> shares, double seconds);
-
-  MiniLLM::Impl& model;
-  const Tokenizer* tokenizer;
-  AttentionMode mode;
-  std::unique_ptr<PagedCache> cache;
-  Scheduler scheduler;
-  Sampler sampler;
-  StepBatch batch;
-  std::vector<int32_t> logit_rows;
-  std::vector<float> logits;  ///< [V], of one sequence.
-  std::vector<Draw> draws;    ///< For the device, and what it chose:
-  std::vector<TokenId> chosen;
-  std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences;
-  RequestId next_id = 1;
-  Timings timings;
-
-  std::mutex cancel_mutex;
-  std::vector<RequestId> cancelled;  ///< Guarded by cancel_mutex.
-};
-
-namespace {
 
 std::unique_ptr<PagedCache> make_cache(const MiniLLM::Impl& model, const EngineOptions& options) {
   check_options(options);
@@ -101,6 +58,10 @@ Engine::Impl::Impl(MiniLLM& model_in, const Tokenizer* tokenizer_in, const Engin
   logit_rows.reserve(static_cast<size_t>(options.max_batch));
   draws.reserve(static_cast<size_t>(options.max_batch));
   chosen.reserve(static_cast<size_t>(options.max_batch));
+  for (WholeStep* step : {&under_way, &ahead}) {
+    step->requests.reserve(static_cast<size_t>(options.max_batch));
+    if (model.backend->prefers_whole_steps()) step->tokens = model.backend->make_pending_tokens(options.max_batch);
+  }
 }
 
 RequestId Engine::Impl::submit(std::vector<TokenId> prompt, const GenerationOptions& options) {
@@ -123,24 +84,33 @@ RequestId Engine::Impl::submit(std::vector<TokenId> prompt, const GenerationOpti
 std::vector<StepEvent> Engine::Impl::step() {
   std::vector<StepEvent> events;
   cancel_requested(events);
-  if (scheduler.idle()) return events;
+  if (scheduler.idle()) {
+    under_way.requests.clear();  // Begun for sequences that have ended.
+    return events;
+  }
   const Clock::time_point start = Clock::now();
-  const std::span<const Scheduler::Share> shares = scheduler.plan(batch);
-  events.reserve(events.size() + shares.size() + scheduler.ended().size());
-  if (!shares.empty()) {
+  int64_t n_prefill = 0, n_decode = 0;
+  if (under_way.requests.empty()) {
+    const std::span<const Scheduler::Share> shares = scheduler.plan(batch);
+    for (const Scheduler::Share& share : shares) (share.is_prefill ? n_prefill : n_decode) += share.n_tokens;
+    events.reserve(events.size() + shares.size() + scheduler.ended().size());
     if (is_whole_step(shares)) {
-      whole_step(shares, events);
-    } else {
+      begin_whole_step(under_way, 0);
+    } else if (!shares.empty()) {
       model.transformer.forward(batch.view(), *cache, mode);
       scheduler.advance();
       choose_tokens(shares, events);
     }
+    for (const Scheduler::Ended& ended : scheduler.ended()) {
+      const FinishReason reason = ended.error.empty() ? FinishReason::kLength : FinishReason::kError;
+      end(*ended.sequence, {.request = ended.sequence->id, .token = {}, .text = {}, .finish = reason, .error = ended.error}, events);
+    }
+  } else {
+    n_decode = static_cast<int64_t>(under_way.requests.size());
+    events.reserve(events.size() + under_way.requests.size());
   }
-  for (const Scheduler::Ended& ended : scheduler.ended()) {
-    const FinishReason reason = ended.error.empty() ? FinishReason::kLength : FinishReason::kError;
-    end(*ended.sequence, {.request = ended.sequence->id, .token = {}, .text = {}, .finish = reason, .error = ended.error}, events);
-  }
-  record_time(shares, std::chrono::duration<double>(Clock::now() - start).count());
+  if (!under_way.requests.empty()) end_whole_step(events);
+  record_time(n_prefill, n_decode, std::chrono::duration<double>(Clock::now() - start).count());
   return events;
 }
 
@@ -154,76 +124,6 @@ void Engine::Impl::cancel_requested(std::vector<StepEvent>& events) {
   cancelled.clear();
 }
 
-/// Logits come in pieces of at most max_logit_rows. A device that takes whole steps chooses, so that a request gets the same tokens in
-/// steps of any kind; the host samples for others, and where there are penalties.
-void Engine::Impl::choose_tokens(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events) {
-  const size_t at_once = static_cast<size_t>(model.workspace.limits().max_logit_rows);
-  const bool on_device = model.backend->prefers_whole_steps();
-  for (size_t first = 0; first < shares.size();) {
-    logit_rows.clear();
-    draws.clear();
-    size_t last = first;
-    for (; last < shares.size() && logit_rows.size() < at_once; ++last) {
-      if (!shares[last].wants_next_token) continue;
-      const Sequence& sequence = *shares[last].sequence;
-      logit_rows.push_back(shares[last].last_row);
-      draws.push_back(device_draw(sequence.options, sequence.tokens.size()).value_or(Draw{}));
-    }
-    if (!logit_rows.empty()) {
-      const TensorView logits_of_rows = model.transformer.head(logit_rows);
-      chosen.resize(logit_rows.size());
-      if (on_device) model.transformer.tokens_after(logits_of_rows, draws, chosen);
-      size_t row = 0;
-      for (const Scheduler::Share& share : shares.subspan(first, last - first)) {
-        if (!share.wants_next_token) continue;
-        Sequence& sequence = *share.sequence;
-        const auto* device_logits = static_cast<const float*>(logits_of_rows.data) + row * logits.size();
-        if (on_device && device_draw(sequence.options, 0))
-          take_token(sequence, token_or_none(chosen[row]), events);
-        else
-          take_token(sequence, sample(sequence, device_logits), events);
-        ++row;
-      }
-    }
-    first = last;
-  }
-}
-
-std::optional<TokenId> Engine::Impl::sample(const Sequence& sequence, const float* device_logits) {
-  model.backend->download(logits.data(), device_logits, logits.size() * sizeof(float));
-  model.backend->sync();
-  return sampler.sample(logits, {sequence.tokens, sequence.n_prompt}, sequence.options);
-}
-
-/// Whether the device can do the step and choose its tokens in one go: every sequence needs just its next token, without penalties.
-bool Engine::Impl::is_whole_step(std::span<const Scheduler::Share> shares) const {
-  if (!model.backend->prefers_whole_steps() || static_cast<int64_t>(shares.size()) > model.workspace.limits().max_logit_rows) return false;
-  return std::ranges::all_of(shares, [](const Scheduler::Share& share) {
-    return share.n_tokens == 1 && share.wants_next_token && device_draw(share.sequence->options, 0);
-  });
-}
-
-void Engine::Impl::whole_step(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events) {
-  draws.clear();
-  for (const Scheduler::Share& share : shares) draws.push_back(*device_draw(share.sequence->options, share.sequence->tokens.size()));
-  chosen.resize(shares.size());
-  model.transformer.next_tokens(batch.view(), *cache, mode, draws, chosen);
-  scheduler.advance();
-  for (size_t i = 0; i < shares.size(); ++i) take_token(*shares[i].sequence, token_or_none(chosen[i]), events);
-}
-
-void Engine::Impl::take_token(Sequence& sequence, std::optional<TokenId> token, std::vector<StepEvent>& events) {
-  StepEvent event{.request = sequence.id, .token = token, .text = {}, .finish = FinishReason::kNone, .error = {}};
-  if (!token) {
-    event.finish = FinishReason::kError;
-    event.error = "non-finite logits at position " + std::to_string(sequence.n_tokens() - 1);
-    return end(sequence, std::move(event), events);
-  }
-  sequence.take(*token, model.config.context_length, event);
-  if (event.finish != FinishReason::kNone) return end(sequence, std::move(event), events);
-  events.push_back(std::move(event));
-}
-
 /// Adds what text was held back, tells, and forgets the sequence.
 void Engine::Impl::end(Sequence& sequence, StepEvent event, std::vector<StepEvent>& events) {
   sequence.flush(event.text);
@@ -234,13 +134,11 @@ void Engine::Impl::end(Sequence& sequence, StepEvent event, std::vector<StepEven
 }
 
 /// A step's time is shared between prefill and decode by their rows.
-void Engine::Impl::record_time(std::span<const Scheduler::Share> shares, double seconds) {
-  int64_t prefill = 0, decode = 0;
-  for (const Scheduler::Share& share : shares) (share.is_prefill ? prefill : decode) += share.n_tokens;
-  if (prefill + decode == 0) return;
-  const double part = static_cast<double>(prefill) / static_cast<double>(prefill + decode);
-  timings.prefill_tokens += prefill;
-  timings.decode_tokens += decode;
+void Engine::Impl::record_time(int64_t n_prefill, int64_t n_decode, double seconds) {
+  if (n_prefill + n_decode == 0) return;
+  const double part = static_cast<double>(n_prefill) / static_cast<double>(n_prefill + n_decode);
+  timings.prefill_tokens += n_prefill;
+  timings.decode_tokens += n_decode;
   timings.prefill_seconds += seconds * part;
   timings.decode_seconds += seconds * (1.0 - part);
 }

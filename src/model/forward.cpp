@@ -125,19 +125,21 @@ class Run {
 
   /// The token after a single row, on a device that takes whole steps.
   TokenId token(const Draw& draw) {
-    TokenId id = -1;
+    if (!model_.pending) model_.pending = model_.backend->make_pending_tokens(1);
     for (int64_t row = 0, done = 0; row < input_.batch();) {
       lay_out_step(row, done);
       const bool is_last = row == input_.batch();
       if (is_last && model_.batch.n_rows() == 1) {
-        model_.transformer.next_tokens(model_.batch.view(), cache_, mode_, {&draw, 1}, {&id, 1});
+        model_.transformer.start_tokens(model_.batch.view(), cache_, mode_, {&draw, 1}, *model_.pending);
       } else {
         model_.transformer.forward(model_.batch.view(), cache_, mode_);
         const auto last_row = static_cast<int32_t>(model_.batch.n_rows() - 1);
-        if (is_last) model_.transformer.tokens_after(model_.transformer.head({&last_row, 1}), {&draw, 1}, {&id, 1});
+        if (is_last) model_.transformer.tokens_after(model_.transformer.head({&last_row, 1}), {&draw, 1}, *model_.pending);
       }
       advance();
     }
+    TokenId id = -1;
+    model_.pending->take({&id, 1});
     return id;
   }
 

@@ -37,8 +37,8 @@ void Transformer::forward(const Batch& batch, PagedCache& cache, const Attention
     work();
 }
 
-void Transformer::next_tokens(const Batch& batch, PagedCache& cache, const AttentionMode& mode, std::span<const Draw> draws,
-                              std::span<TokenId> ids) {
+void Transformer::start_tokens(const Batch& batch, PagedCache& cache, const AttentionMode& mode, std::span<const Draw> draws,
+                               PendingTokens& to) {
   n_rows_ = static_cast<int64_t>(batch.tokens.size());
   while (static_cast<int64_t>(all_rows_.size()) < n_rows_) all_rows_.push_back(static_cast<int32_t>(all_rows_.size()));
   backend_.begin_step(batch);
@@ -49,13 +49,13 @@ void Transformer::next_tokens(const Batch& batch, PagedCache& cache, const Atten
     backend_.choose(head(std::span(all_rows_).first(static_cast<size_t>(n_rows_))), choice == Choice::kDrawn);
   };
   backend_.repeat(key(cache, mode, choice), std::ref(work));
-  backend_.chosen(ids);
+  backend_.send_chosen(to);
 }
 
-void Transformer::tokens_after(ConstTensorView logits, std::span<const Draw> draws, std::span<TokenId> ids) {
+void Transformer::tokens_after(ConstTensorView logits, std::span<const Draw> draws, PendingTokens& to) {
   backend_.begin_choice(draws);
   backend_.choose(logits, choice_of(draws) == Choice::kDrawn);
-  backend_.chosen(ids);
+  backend_.send_chosen(to);
 }
 
 StepKey Transformer::key(const PagedCache& cache, const AttentionMode& mode, Choice choice) const {

@@ -11,7 +11,7 @@ using namespace test;
 
 constexpr float kInf = std::numeric_limits<float>::infinity(), kNan = std::numeric_limits<float>::quiet_NaN();
 
-class Choice : public OnTarget {
+class ChoiceOn : public OnTarget {
  protected:
   void SetUp() override {
     OnTarget::SetUp();
@@ -24,7 +24,9 @@ class Choice : public OnTarget {
     backend_->begin_choice(draws);
     backend_->choose(array, std::ranges::any_of(draws, [](const Draw& draw) { return draw.temperature > 0; }));
     std::vector<TokenId> ids(draws.size());
-    backend_->chosen(ids);
+    const auto pending = backend_->make_pending_tokens(n);
+    backend_->send_chosen(*pending);
+    pending->take(ids);
     return ids;
   }
   TokenId choose_one(const std::vector<float>& logits, const Draw& draw) { return choose(logits, {draw})[0]; }
@@ -56,7 +58,7 @@ std::optional<std::pair<double, double>> share_of(std::span<const Candidate> can
   return std::nullopt;
 }
 
-TEST_P(Choice, DrawsWhatTheHostsSamplerDraws) {
+TEST_P(ChoiceOn, DrawsWhatTheHostsSamplerDraws) {
   for (const int64_t vocab : {1, 2, 31, 1000, 49152, 128256, 262144})
     for (const double spread : {0.0001, 0.5, 3.0, 8.0}) {
       std::vector<float> logits = randn(static_cast<uint64_t>(vocab), vocab, spread);
@@ -87,11 +89,13 @@ TEST_P(Choice, DrawsWhatTheHostsSamplerDraws) {
               << ", top_p " << options.top_p << ": got " << got << " of [" << share->first << ", " << share->second << "), u = " << u;
         }
       // Hundreds of thousands of nearly equal tokens meet every few millionths.
-      if (spread >= 0.5 && vocab <= 1000) EXPECT_EQ(n_other, 0) << "of " << n_draws << ", vocab " << vocab << ", spread " << spread;
+      if (spread >= 0.5 && vocab <= 1000) {
+        EXPECT_EQ(n_other, 0) << "of " << n_draws << ", vocab " << vocab << ", spread " << spread;
+      }
     }
 }
 
-TEST_P(Choice, TakesEqualLogitsByTheirIds) {
+TEST_P(ChoiceOn, TakesEqualLogitsByTheirIds) {
   for (const int64_t vocab : {1000, 128256}) {
     const std::vector<float> logits(static_cast<size_t>(vocab), 2.5f);
     for (const double u : {0.0, 0.25, 0.5, 0.999}) {
@@ -105,7 +109,7 @@ TEST_P(Choice, TakesEqualLogitsByTheirIds) {
   }
 }
 
-TEST_P(Choice, RowsDoNotDependOnEachOther) {
+TEST_P(ChoiceOn, RowsDoNotDependOnEachOther) {
   constexpr int64_t kVocab = 5000;
   constexpr size_t kRows = 150;  // More than one launch takes.
   const std::vector<float> logits = randn(3, kVocab * static_cast<int64_t>(kRows), 4);
@@ -124,7 +128,7 @@ TEST_P(Choice, RowsDoNotDependOnEachOther) {
     }
 }
 
-TEST_P(Choice, RefusesWhatCannotBeDrawnFrom) {
+TEST_P(ChoiceOn, RefusesWhatCannotBeDrawnFrom) {
   for (const Draw& draw : {Draw{}, Draw{.uniform = 0.5, .temperature = 1}, Draw{.uniform = 0.5, .temperature = 1, .top_p = 0.9f}}) {
     EXPECT_EQ(choose_one({1, kNan, 2}, draw), -1);
     EXPECT_EQ(choose_one({1, kInf, 2}, draw), -1);
@@ -134,7 +138,7 @@ TEST_P(Choice, RefusesWhatCannotBeDrawnFrom) {
   }
 }
 
-MINILLM_ON_EVERY_TARGET(Choice);
+MINILLM_ON_EVERY_TARGET(ChoiceOn);
 
 }  // namespace
 }  // namespace minillm

@@ -168,7 +168,8 @@ void CudaBackend::begin_step(const Batch& batch) {
   step_host_.assign(batch.tokens.begin(), batch.tokens.end());
   step_host_.insert(step_host_.end(), batch.positions.begin(), batch.positions.end());
   auto* data = static_cast<int32_t*>(keep(step_buffer_, std::max<size_t>(5 * n, 1) * sizeof(int32_t)));
-  if (n > 0) MINILLM_CUDA(cudaMemcpyAsync(data, step_host_.data(), 2 * n * sizeof(int32_t), cudaMemcpyHostToDevice, stream()));
+  const size_t n_there = batch.follows_choice ? n : 0;  // What was chosen lies where tokens go.
+  staging_.send(data + n_there, step_host_.data() + n_there, (2 * n - n_there) * sizeof(int32_t), stream());
   step_ = {};
   step_.tokens = data;
   step_.positions = data + n;
@@ -210,7 +211,8 @@ void CudaBackend::lay_out_step(int64_t page_tokens) {
   for (size_t i = 0; i < wide.size(); ++i)
     std::ranges::copy(wide[i], step_host_.begin() + static_cast<ptrdiff_t>(first_wide + i * sm90::kStepTileInts));
   auto* data = static_cast<int32_t*>(keep(step_buffer_, std::max<size_t>(step_host_.size(), 1) * sizeof(int32_t)));
-  if (n > 0) MINILLM_CUDA(cudaMemcpyAsync(data, step_host_.data(), step_host_.size() * sizeof(int32_t), cudaMemcpyHostToDevice, stream()));
+  const size_t n_there = batch_.follows_choice ? n : 0;  // What was chosen lies where tokens go.
+  staging_.send(data + n_there, step_host_.data() + n_there, (step_host_.size() - n_there) * sizeof(int32_t), stream());
   step_.tokens = data;
   step_.positions = data + n;
   step_.slots = data + 2 * n;

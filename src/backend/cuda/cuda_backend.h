@@ -10,6 +10,7 @@
 #include "backend/cuda/dense_product.h"
 #include "backend/cuda/kv_storage.h"
 #include "backend/cuda/operations.h"
+#include "backend/cuda/staging.h"
 #include "backend/cuda/weight.h"
 
 namespace minillm::cuda {
@@ -63,7 +64,8 @@ class CudaBackend : public Backend {
   void repeat(const StepKey& key, const std::function<void()>& work) override;
   void begin_choice(std::span<const Draw> draws) override;
   void choose(ConstTensorView logits, bool draws) override;
-  void chosen(std::span<TokenId> ids) override;
+  std::unique_ptr<PendingTokens> make_pending_tokens(int64_t max_rows) override;
+  void send_chosen(PendingTokens& to) override;
 
   int64_t default_block_size(int64_t) const override { return 128; }
   MachinePeaks measure_peaks() override;
@@ -75,6 +77,8 @@ class CudaBackend : public Backend {
   const float* constants(std::span<const float> values);
   void lay_out_step(int64_t page_tokens);
   void reserve_choice(int64_t n_rows);
+  /// What was chosen takes the place of the step's tokens, so that the next step of the same rows finds it there.
+  int32_t* chosen() { return static_cast<int32_t*>(step_buffer_.data()); }
   const DeviceStep& step_on(const CudaKvStorage& kv);
   void* decode_scratch(int64_t n_rows, const AttentionScalars& scalars);
   AttentionScalars scalars_of(const AttentionParams& params);
@@ -141,7 +145,7 @@ class CudaBackend : public Backend {
   cudaStream_t stream_ = nullptr;                                      ///< Operations use stream().
   std::shared_ptr<MemoryUse> memory_ = std::make_shared<MemoryUse>();  ///< Shared with the buffers, which may outlive the backend.
   int64_t n_allocations_ = 0;
-  Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, split_gated_, decode_, argmax_scratch_, tickets_, chosen_, draws_,
+  Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, split_gated_, decode_, argmax_scratch_, tickets_, draws_,
       draw_scratch_, chain_barrier_, wide_keys_, wide_tables_;
   std::vector<Constants> constants_;
   std::vector<Record> records_;
@@ -154,7 +158,8 @@ class CudaBackend : public Backend {
   };
   bool in_whole_step_ = false;
   std::optional<LeftToAttention> left_to_attention_;
-  std::vector<Draw> draws_host_;
+  Staging staging_;
+  int64_t n_chosen_ = 0;
   size_t decode_counters_ = 0;  ///< Bytes of counters at the beginning of decode_.
   std::vector<int32_t> step_host_;
   DeviceStep step_;

@@ -274,34 +274,10 @@ void CudaBackend::gated_activation(TensorView out, ConstTensorView gate_up, Acti
 void CudaBackend::gather_rows(TensorView out, ConstTensorView x, std::span<const int32_t> rows) {
   if (rows.empty()) return;
   auto* device_rows = static_cast<int32_t*>(keep(rows_buffer_, rows.size_bytes()));
-  MINILLM_CUDA(cudaMemcpyAsync(device_rows, rows.data(), rows.size_bytes(), cudaMemcpyHostToDevice, stream()));
+  staging_.send(device_rows, rows.data(), rows.size_bytes(), stream());
   cuda::gather_rows(out.f32(), x.f32(), device_rows, static_cast<int64_t>(rows.size()), x.dim(1), stream());
 }
 
 void CudaBackend::softcap(TensorView x, float c) { cuda::softcap(x.f32(), x.n_elements(), c, stream()); }
-
-void CudaBackend::begin_choice(std::span<const Draw> draws) {
-  reserve_choice(static_cast<int64_t>(draws.size()));
-  draws_host_.assign(draws.begin(), draws.end());
-  MINILLM_CUDA(cudaMemcpyAsync(draws_.data(), draws_host_.data(), draws.size_bytes(), cudaMemcpyHostToDevice, stream()));
-}
-
-void CudaBackend::reserve_choice(int64_t n_rows) {
-  const auto n = static_cast<size_t>(n_rows);
-  keep(chosen_, n * sizeof(int32_t));
-  keep(draws_, n * sizeof(Draw));
-  const size_t before = draw_scratch_.bytes();
-  void* scratch = keep(draw_scratch_, draw_scratch_bytes(n_rows));
-  if (draw_scratch_.bytes() != before) MINILLM_CUDA(cudaMemsetAsync(scratch, 0, draw_scratch_.bytes(), stream()));
-}
-
-void CudaBackend::choose(ConstTensorView logits, bool draws) {
-  const int64_t n = logits.dim(0), vocab = logits.dim(1);
-  auto* ids = static_cast<int32_t*>(chosen_.data());
-  argmax(ids, logits.f32(), n, vocab, argmax_scratch_.data(), stream());
-  if (draws) draw(ids, logits.f32(), n, vocab, static_cast<const Draw*>(draws_.data()), draw_scratch_.data(), stream());
-}
-
-void CudaBackend::chosen(std::span<TokenId> ids) { download(ids.data(), chosen_.data(), ids.size_bytes()); }
 
 }  // namespace minillm::cuda
