@@ -1,5 +1,8 @@
 // engine_ahead_test.cpp - a device that chooses tokens is a step ahead of the host, and every request still gets what the host would give.
+#include <optional>
+
 #include "engine/engine_support.h"
+#include "minillm/generator.h"
 
 namespace minillm::test {
 namespace {
@@ -111,6 +114,27 @@ TEST_F(EngineAhead, ItsLastTokenMayFillTheContext) {
   const Result got = alone(device_, prompt, greedy(50)), want = alone(host_, prompt, greedy(50));
   EXPECT_EQ(got.ids, want.ids);
   EXPECT_EQ(got.finish, FinishReason::kLength);
+}
+
+TEST(EngineOnCuda, AStepAheadGivesTheTokensOfOneStepAtATime) {
+  std::optional<MiniLLM> model;
+  try {
+    model = load(tiny_model("gemma3"), "cuda");
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::kUnsupported || error.code() == ErrorCode::kDevice) GTEST_SKIP() << error.what();
+    throw;
+  }
+  Engine engine(*model, nullptr, {.max_batch = 3});
+  std::map<RequestId, uint64_t> seeds;
+  const auto options_of = [](uint64_t seed) { return seed % 2 == 0 ? greedy(40) : drawn(20 + static_cast<int64_t>(seed), seed); };
+  for (uint64_t seed = 1; seed <= 7; ++seed) seeds[engine.submit(random_prompt(seed, 5), options_of(seed))] = seed;
+  const std::map<RequestId, Result> got = run(engine);
+  TextGenerator one_by_one(*model);
+  for (const auto& [id, seed] : seeds) {
+    CachedText text{.cache = KVCache(model->config(), {.device = model->device()}), .tokens = {}};
+    const Generation want = one_by_one.generate_cached(text, random_prompt(seed, 5), options_of(seed));
+    EXPECT_EQ(got.at(id).ids, want.ids) << "seed " << seed;
+  }
 }
 
 }  // namespace
