@@ -23,9 +23,11 @@ decode() { nvcc -std=c++20 -O3 -gencode arch=compute_90,code=sm_90 -Isrc -Iinclu
 
 case $part in
   correct)
-    build cuda conformance_tests -DMINILLM_BENCH=ON && build cuda minillm_cli || exit 1
+    build cuda conformance_tests -DMINILLM_BENCH=ON && build cuda engine_tests && build cuda minillm_cli || exit 1
     timeout 240 "$bin/conformance_tests" --gtest_brief=1 '--gtest_filter=*/cuda' && result=true || { result=false; fail conformance; }
     echo "{\"test\": \"conformance\", \"passed\": $result}" >> "$out"
+    timeout 60 "$bin/engine_tests" --gtest_brief=1 '--gtest_filter=*OnCuda*' && result=true || { result=false; fail engine; }
+    echo "{\"test\": \"engine\", \"passed\": $result}" >> "$out"
     for model in smollm2 gemma3-270m; do
       "$bin/minillm" inspect -m "$model" > /dev/null 2>&1 || { echo "$model has not been pulled: skipped"; continue; }
       for prompt in "Count from 1 to 20." "Water boils at a temperature of" "def fibonacci(n):"; do
@@ -36,7 +38,7 @@ case $part in
     ;;
   sanitize)
     build cuda conformance_tests -DMINILLM_BENCH=ON || exit 1
-    tests='*Attention.Match*/cuda:*Products.MatchTheOracleForLong*/cuda:*AttentionOutputAndFeed*/cuda:*AttentionInput*/cuda'
+    tests='*Attention.Match*/cuda:*Products.MatchTheOracleForLong*/cuda:*AttentionOutputAndFeed*/cuda:*AttentionInput*/cuda:*ChoiceOn.Takes*/cuda:*ChoiceOn.Refuses*/cuda'
     for tool in memcheck racecheck initcheck synccheck; do
       timeout 110 compute-sanitizer --error-exitcode 1 --tool $tool "$bin/conformance_tests" "--gtest_filter=$tests" > "build/gpu/$tool.log" 2>&1 &&
         result=true || { result=false; fail $tool; }
@@ -54,7 +56,7 @@ case $part in
     ;;
   models)
     build cuda decode_bench -DMINILLM_BENCH=ON || exit 1
-    timeout 120 "$bin/decode_bench" llama-3.2-1b bf16 1:16:96 8:16:48 32:576:160 1:4096:48 1:8192:48 | tee -a "$out" || fail llama-3.2-1b
+    timeout 120 "$bin/decode_bench" llama-3.2-1b bf16 1:16:96 8:16:48 32:576:160 1:4096:48 1:8192:48 1:16:48:0:0.8 32:64:48:0:0.8 | tee -a "$out" || fail llama-3.2-1b
     timeout 60 "$bin/decode_bench" smollm2-135m bf16 1:16:96 1:8000:48 | tee -a "$out" || fail smollm2-135m
     [ "$large" != large ] || timeout 200 "$bin/decode_bench" llama-3.1-8b bf16 1:16:64 32:16:48 1:4096:20 | tee -a "$out" || fail llama-3.1-8b
     ;;

@@ -62,11 +62,11 @@ class MiniLLM {
 
   /// For the layers of this library.
   struct Impl;
+  explicit MiniLLM(std::unique_ptr<Impl> impl);
   Impl& impl() noexcept { return *impl_; }
   const Impl& impl() const noexcept { return *impl_; }
 
  private:
-  explicit MiniLLM(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
 

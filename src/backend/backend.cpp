@@ -38,7 +38,10 @@ TensorView Backend::scratch(int slot, int64_t rows, int64_t cols) {
   return {buffer.data(), Dtype::kF32, {rows, cols}};
 }
 
-void Backend::begin_step(const Batch& batch) { batch_ = batch; }
+void Backend::begin_step(const Batch& batch) {
+  batch_ = batch;
+  ++n_steps_;
+}
 
 KvStorage::KvStorage(const KvShape& shape) : shape_(shape), serial_(new_serial()) {}
 
@@ -51,8 +54,14 @@ void Backend::repeat(const StepKey&, const std::function<void()>& work) { work()
 
 AttentionTypes Backend::attention_types(const AttentionParams&, const KvStorage&, const PackedWeight&) const { return {}; }
 
-void Backend::choose_highest(ConstTensorView) { throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device"); }
-void Backend::chosen(std::span<TokenId>) { throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device"); }
+void Backend::begin_choice(std::span<const Draw>) {
+  throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device");
+}
+void Backend::choose(ConstTensorView, bool) { throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device"); }
+std::unique_ptr<PendingTokens> Backend::make_pending_tokens(int64_t) {
+  throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device");
+}
+void Backend::send_chosen(PendingTokens&) { throw Error(ErrorCode::kUnsupported, description(), ": choosing tokens on the device"); }
 
 void Backend::attention_input(TensorView q, ConstTensorView x, const AttentionInput& w, ConstTensorView angles, KvStorage& kv,
                               int64_t layer) {

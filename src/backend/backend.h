@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "backend/buffer.h"
+#include "backend/draw.h"
 #include "backend/kv_storage.h"
 #include "base/tensor_view.h"
 #include "minillm/config.h"
@@ -56,14 +57,19 @@ struct Batch {
   std::span<const int32_t> positions;        ///< [T]
   std::span<const SequenceSlice> sequences;  ///< [B], in row order, covering [0, T)
   int64_t page_tokens = 0;                   ///< Of the block tables; 0: as the cache that the operations name.
+  bool follows_choice = false;               ///< The device puts what it chose last, row for row, in the place of `tokens`.
 };
+
+/// What a step ends with: nothing, or a token of each row, always the one of the highest logit or not.
+enum class Choice : uint8_t { kNone, kHighest, kDrawn };
 
 /// Names a sequence of operations that may come again with nothing but another batch: equal keys promise the same operations on the
 /// same memory, with as many rows.
 struct StepKey {
   uint64_t workspace = 0, cache = 0;  ///< new_serial() of each.
   int64_t n_rows = 0, block_size = 0;
-  bool flash = true, chooses = false;
+  bool flash = true;
+  Choice choice = Choice::kNone;
   bool operator==(const StepKey&) const = default;
 };
 /// Never the same number twice in a process.
@@ -128,6 +134,17 @@ struct MemoryUse {
   int64_t current = 0, peak = 0;
 };
 
+/// Tokens on their way to the host.
+class PendingTokens {
+ public:
+  PendingTokens() = default;
+  PendingTokens(const PendingTokens&) = delete;
+  PendingTokens& operator=(const PendingTokens&) = delete;
+  virtual ~PendingTokens() = default;
+  /// Waits for what was sent last, [n]; -1 for a row with NaN or +inf, or nothing above -inf.
+  virtual void take(std::span<TokenId> ids) = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -159,6 +176,8 @@ class Backend {
   /// Every operation up to the next begin_step works on `batch`, whose memory must stay until then.
   virtual void begin_step(const Batch& batch);
   const Batch& batch() const noexcept { return batch_; }
+  /// Grows with every begin_step: whether a step is still the last one.
+  uint64_t n_steps() const noexcept { return n_steps_; }
 
   // --- Operations ---------------------------------------------------------------------------------------------------
   /// out[t, :] = scale * table[tokens[t], :]; out [T, E].
@@ -192,10 +211,14 @@ class Backend {
   virtual bool prefers_whole_steps() const { return false; }
   /// Does `work`, the operations of a decode step (one row a sequence), or replays what they were for this key.
   virtual void repeat(const StepKey& key, const std::function<void()>& work);
-  /// Finds the highest logit of each row of [n, V], the lowest id of equals, for chosen().
-  virtual void choose_highest(ConstTensorView logits);
-  /// The ids of the last choose_highest, [n]; -1 for a row with NaN or +inf, or nothing above -inf. Waits for them.
-  virtual void chosen(std::span<TokenId> ids);
+  /// How choose() takes the tokens that follow, row by row: copied.
+  virtual void begin_choice(std::span<const Draw> draws);
+  /// Takes a token of each row of [n, V] as begin_choice() told. `draws` is false if every row takes its highest logit.
+  virtual void choose(ConstTensorView logits, bool draws);
+  /// A place for the tokens of up to `max_rows` rows.
+  virtual std::unique_ptr<PendingTokens> make_pending_tokens(int64_t max_rows);
+  /// Sends the tokens of the last choose() there. Does not wait for them.
+  virtual void send_chosen(PendingTokens& to);
 
   // --- Composites: made of the operations above; a device overrides one only to fuse it -----------------------------
   /// norm, q/k/v product, then rotate_and_append. x [T, E], q [T, H, D].
@@ -230,6 +253,7 @@ class Backend {
   Batch batch_;
 
  private:
+  uint64_t n_steps_ = 0;
   Buffer scratch_[3];  ///< For the composites above: normalised rows, products, second products.
 };
 

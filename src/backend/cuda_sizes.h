@@ -19,6 +19,11 @@ constexpr size_t split_input_bytes(int64_t n_tokens, int64_t cols) {
   return static_cast<size_t>(padded * n_tokens) * 2 * sizeof(uint16_t) + static_cast<size_t>(n_tokens) * sizeof(float);
 }
 
+/// Sums of a row's tokens in bins of their weight, for draws of up to kFewTokens rows at a time.
+constexpr int kDrawBins = 1024;
+constexpr size_t kDrawRowBytes = kDrawBins * (sizeof(uint64_t) + sizeof(uint32_t)) + sizeof(uint64_t);
+constexpr size_t draw_scratch_bytes(int64_t n_rows) { return static_cast<size_t>(std::min(n_rows, kFewTokens)) * kDrawRowBytes; }
+
 /// Runs that decode attention cuts the longest rows into: one sequence alone fills the device.
 constexpr int decode_runs(int n_multiprocessors, int64_t n_kv_heads) {
   return static_cast<int>(std::clamp<int64_t>(n_multiprocessors / n_kv_heads, 4, kMostRuns));

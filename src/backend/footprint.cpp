@@ -43,6 +43,7 @@ int64_t cuda_bytes(const WorkspaceShape& s, bool has_quantised) {
   size_t bytes = static_cast<size_t>(s.max_rows * widest_input(s)) * sizeof(uint16_t);  // The next product's inputs.
   bytes += cuda::split_input_bytes(few, widest_input(s)) + cuda::split_input_bytes(std::min(few, cuda::kFewTokens / 2), s.ffn);
   bytes += cuda::decode_partial_bytes(decoding, cuda::decode_runs(kMultiprocessors, s.n_kv_heads), s.n_heads, s.head_dim);
+  bytes += cuda::draw_scratch_bytes(s.max_logit_rows);
   if (s.max_rows > cuda::kFewTokens) bytes += cuda::kDenseWorkspaceBytes;
   const auto largest = static_cast<size_t>(2 * s.ffn * s.hidden) * sizeof(uint16_t);
   if (s.max_rows > cuda::kFewTokens && has_quantised) bytes += std::min(cuda::kDequantisedBytes, largest);

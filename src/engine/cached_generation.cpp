@@ -68,19 +68,32 @@ class CachedRun {
       }
       Tensor ids({1, static_cast<int64_t>(n)}, Dtype::kI32);
       std::copy_n(sequence_.tokens.begin() + static_cast<ptrdiff_t>(at), n, ids.values<int32_t>().begin());
-      logits_ = model_.forward(ids, {.kv_cache = &text_.cache,
-                                     .use_flash_attention = own_.use_flash_attention,
-                                     .flash_block_size = own_.flash_block_size,
-                                     .last_logits_only = true});
+      advance(ids, n == left);
       text_.tokens.insert(text_.tokens.end(), ids.values<int32_t>().begin(), ids.values<int32_t>().end());
     }
     return true;
   }
 
-  /// The next token, and what it means. False at the end.
+  /// Computes `ids`, and after the last of the known tokens the next one: on the device, if it does and there are no penalties.
+  void advance(const Tensor& ids, bool is_last) {
+    const ForwardOptions options{.kv_cache = &text_.cache,
+                                 .use_flash_attention = own_.use_flash_attention,
+                                 .flash_block_size = own_.flash_block_size,
+                                 .last_logits_only = true};
+    const std::optional<Draw> draw = device_draw(sequence_.options, sequence_.tokens.size());
+    if (is_last && draw && model_.impl().backend->prefers_whole_steps()) {
+      const TokenId id = model_.impl().next_token(ids, options, *draw);
+      next_ = id < 0 ? std::optional<TokenId>() : id;
+      return;
+    }
+    Tensor logits = model_.forward(ids, options);
+    if (is_last) next_ = sampler_.sample(logits.values<float>(), {sequence_.tokens, sequence_.n_prompt}, sequence_.options);
+  }
+
+  /// What the next token means. False at the end.
   bool choose() {
     StepEvent event;
-    event.token = sampler_.sample(logits_.values<float>(), {sequence_.tokens, sequence_.n_prompt}, sequence_.options);
+    event.token = next_;
     if (!event.token) {
       event.finish = FinishReason::kError;
       event.error = "non-finite logits at position " + std::to_string(sequence_.n_tokens() - 1);
@@ -111,7 +124,7 @@ class CachedRun {
   const TextGenerator::Callback& callback_;
   Sampler sampler_;
   Sequence sequence_;
-  Tensor logits_;
+  std::optional<TokenId> next_;
   Generation generation_;
 };
 

@@ -1,15 +1,11 @@
-// engine.cpp - Engine: plan a step, run it, choose tokens, tell what happened.
+// engine.cpp - Engine: plan a step, run it, tell what happened. How tokens are chosen is in engine_choice.cpp.
 #include "minillm/engine.h"
 
 #include <chrono>
 #include <cstdlib>
-#include <mutex>
-#include <unordered_map>
 
 #include "base/bytes.h"
-#include "engine/sampler.h"
-#include "engine/scheduler.h"
-#include "model/model_impl.h"
+#include "engine/engine_impl.h"
 
 namespace minillm {
 namespace {
@@ -36,41 +32,6 @@ int64_t preempt_every_from_environment() {
   return value == nullptr ? 0 : std::strtol(value, nullptr, 10);
 }
 
-}  // namespace
-
-struct Engine::Impl {
-  Impl(MiniLLM& model_in, const Tokenizer* tokenizer_in, const EngineOptions& options);
-
-  RequestId submit(std::vector<TokenId> prompt, const GenerationOptions& options);
-  std::vector<StepEvent> step();
-  void cancel_requested(std::vector<StepEvent>& events);
-  void choose_tokens(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events);
-  bool device_chooses(std::span<const Scheduler::Share> shares) const;
-  void choose_on_device(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events);
-  void take_token(Sequence& sequence, std::optional<TokenId> token, std::vector<StepEvent>& events);
-  void end(Sequence& sequence, StepEvent event, std::vector<StepEvent>& events);
-  void record_time(std::span<const Scheduler::Share> shares, double seconds);
-
-  MiniLLM::Impl& model;
-  const Tokenizer* tokenizer;
-  AttentionMode mode;
-  std::unique_ptr<PagedCache> cache;
-  Scheduler scheduler;
-  Sampler sampler;
-  StepBatch batch;
-  std::vector<int32_t> logit_rows;
-  std::vector<float> logits;    ///< [V], of one sequence.
-  std::vector<TokenId> chosen;  ///< By the device.
-  std::unordered_map<RequestId, std::unique_ptr<Sequence>> sequences;
-  RequestId next_id = 1;
-  Timings timings;
-
-  std::mutex cancel_mutex;
-  std::vector<RequestId> cancelled;  ///< Guarded by cancel_mutex.
-};
-
-namespace {
-
 std::unique_ptr<PagedCache> make_cache(const MiniLLM::Impl& model, const EngineOptions& options) {
   check_options(options);
   const int64_t row_pages = ceil_div(model.config.context_length, kPageTokens);
@@ -95,6 +56,12 @@ Engine::Impl::Impl(MiniLLM& model_in, const Tokenizer* tokenizer_in, const Engin
   model.workspace.reserve({.max_rows = max_rows, .max_logit_rows = logit_rows_at_most, .max_sequences = options.max_batch});
   batch.reserve(max_rows, options.max_batch);
   logit_rows.reserve(static_cast<size_t>(options.max_batch));
+  draws.reserve(static_cast<size_t>(options.max_batch));
+  chosen.reserve(static_cast<size_t>(options.max_batch));
+  for (WholeStep* step : {&under_way, &ahead}) {
+    step->requests.reserve(static_cast<size_t>(options.max_batch));
+    if (model.backend->prefers_whole_steps()) step->tokens = model.backend->make_pending_tokens(options.max_batch);
+  }
 }
 
 RequestId Engine::Impl::submit(std::vector<TokenId> prompt, const GenerationOptions& options) {
@@ -117,24 +84,33 @@ RequestId Engine::Impl::submit(std::vector<TokenId> prompt, const GenerationOpti
 std::vector<StepEvent> Engine::Impl::step() {
   std::vector<StepEvent> events;
   cancel_requested(events);
-  if (scheduler.idle()) return events;
+  if (scheduler.idle()) {
+    under_way.requests.clear();  // Begun for sequences that have ended.
+    return events;
+  }
   const Clock::time_point start = Clock::now();
-  const std::span<const Scheduler::Share> shares = scheduler.plan(batch);
-  events.reserve(events.size() + shares.size() + scheduler.ended().size());
-  if (!shares.empty()) {
-    if (device_chooses(shares)) {
-      choose_on_device(shares, events);
-    } else {
+  int64_t n_prefill = 0, n_decode = 0;
+  if (under_way.requests.empty()) {
+    const std::span<const Scheduler::Share> shares = scheduler.plan(batch);
+    for (const Scheduler::Share& share : shares) (share.is_prefill ? n_prefill : n_decode) += share.n_tokens;
+    events.reserve(events.size() + shares.size() + scheduler.ended().size());
+    if (is_whole_step(shares)) {
+      begin_whole_step(under_way, 0);
+    } else if (!shares.empty()) {
       model.transformer.forward(batch.view(), *cache, mode);
       scheduler.advance();
       choose_tokens(shares, events);
     }
+    for (const Scheduler::Ended& ended : scheduler.ended()) {
+      const FinishReason reason = ended.error.empty() ? FinishReason::kLength : FinishReason::kError;
+      end(*ended.sequence, {.request = ended.sequence->id, .token = {}, .text = {}, .finish = reason, .error = ended.error}, events);
+    }
+  } else {
+    n_decode = static_cast<int64_t>(under_way.requests.size());
+    events.reserve(events.size() + under_way.requests.size());
   }
-  for (const Scheduler::Ended& ended : scheduler.ended()) {
-    const FinishReason reason = ended.error.empty() ? FinishReason::kLength : FinishReason::kError;
-    end(*ended.sequence, {.request = ended.sequence->id, .token = {}, .text = {}, .finish = reason, .error = ended.error}, events);
-  }
-  record_time(shares, std::chrono::duration<double>(Clock::now() - start).count());
+  if (!under_way.requests.empty()) end_whole_step(events);
+  record_time(n_prefill, n_decode, std::chrono::duration<double>(Clock::now() - start).count());
   return events;
 }
 
@@ -148,56 +124,6 @@ void Engine::Impl::cancel_requested(std::vector<StepEvent>& events) {
   cancelled.clear();
 }
 
-/// Logits come in pieces of at most max_logit_rows; each row is sampled on the host.
-void Engine::Impl::choose_tokens(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events) {
-  const size_t at_once = static_cast<size_t>(model.workspace.limits().max_logit_rows);
-  for (size_t first = 0; first < shares.size();) {
-    logit_rows.clear();
-    size_t last = first;
-    for (; last < shares.size() && logit_rows.size() < at_once; ++last)
-      if (shares[last].wants_next_token) logit_rows.push_back(shares[last].last_row);
-    if (!logit_rows.empty()) {
-      const auto* device_logits = static_cast<const float*>(model.transformer.head(logit_rows).data);
-      for (const Scheduler::Share& share : shares.subspan(first, last - first)) {
-        if (!share.wants_next_token) continue;
-        model.backend->download(logits.data(), device_logits, logits.size() * sizeof(float));
-        model.backend->sync();
-        device_logits += logits.size();
-        Sequence& sequence = *share.sequence;
-        take_token(sequence, sampler.sample(logits, {sequence.tokens, sequence.n_prompt}, sequence.options), events);
-      }
-    }
-    first = last;
-  }
-}
-
-/// Whether every sequence needs just its next token, and that is the most likely one.
-bool Engine::Impl::device_chooses(std::span<const Scheduler::Share> shares) const {
-  if (!model.backend->prefers_whole_steps() || static_cast<int64_t>(shares.size()) > model.workspace.limits().max_logit_rows) return false;
-  return std::ranges::all_of(shares, [](const Scheduler::Share& share) {
-    return share.n_tokens == 1 && share.wants_next_token && always_takes_most_likely(share.sequence->options);
-  });
-}
-
-void Engine::Impl::choose_on_device(std::span<const Scheduler::Share> shares, std::vector<StepEvent>& events) {
-  chosen.resize(shares.size());
-  model.transformer.next_tokens(batch.view(), *cache, mode, chosen);
-  scheduler.advance();
-  for (size_t i = 0; i < shares.size(); ++i) take_token(*shares[i].sequence, chosen[i] < 0 ? std::optional<TokenId>() : chosen[i], events);
-}
-
-void Engine::Impl::take_token(Sequence& sequence, std::optional<TokenId> token, std::vector<StepEvent>& events) {
-  StepEvent event{.request = sequence.id, .token = token, .text = {}, .finish = FinishReason::kNone, .error = {}};
-  if (!token) {
-    event.finish = FinishReason::kError;
-    event.error = "non-finite logits at position " + std::to_string(sequence.n_tokens() - 1);
-    return end(sequence, std::move(event), events);
-  }
-  sequence.take(*token, model.config.context_length, event);
-  if (event.finish != FinishReason::kNone) return end(sequence, std::move(event), events);
-  events.push_back(std::move(event));
-}
-
 /// Adds what text was held back, tells, and forgets the sequence.
 void Engine::Impl::end(Sequence& sequence, StepEvent event, std::vector<StepEvent>& events) {
   sequence.flush(event.text);
@@ -208,13 +134,11 @@ void Engine::Impl::end(Sequence& sequence, StepEvent event, std::vector<StepEven
 }
 
 /// A step's time is shared between prefill and decode by their rows.
-void Engine::Impl::record_time(std::span<const Scheduler::Share> shares, double seconds) {
-  int64_t prefill = 0, decode = 0;
-  for (const Scheduler::Share& share : shares) (share.is_prefill ? prefill : decode) += share.n_tokens;
-  if (prefill + decode == 0) return;
-  const double part = static_cast<double>(prefill) / static_cast<double>(prefill + decode);
-  timings.prefill_tokens += prefill;
-  timings.decode_tokens += decode;
+void Engine::Impl::record_time(int64_t n_prefill, int64_t n_decode, double seconds) {
+  if (n_prefill + n_decode == 0) return;
+  const double part = static_cast<double>(n_prefill) / static_cast<double>(n_prefill + n_decode);
+  timings.prefill_tokens += n_prefill;
+  timings.decode_tokens += n_decode;
   timings.prefill_seconds += seconds * part;
   timings.decode_seconds += seconds * (1.0 - part);
 }

@@ -46,13 +46,22 @@ float clamp_finite(float logit) {
 
 bool comes_first(const Candidate& a, const Candidate& b) { return a.logit > b.logit || (a.logit == b.logit && a.id < b.id); }
 
+bool penalises(const GenerationOptions& options) noexcept {
+  return options.repetition_penalty != 1.0f || options.presence_penalty != 0.0f || options.frequency_penalty != 0.0f;
+}
+
 float weight_of(float logit, float max, float temperature) { return std::exp((logit - max) / temperature); }
 
 }  // namespace
 
-bool always_takes_most_likely(const GenerationOptions& options) noexcept {
-  return options.temperature < kGreedyBelow && options.repetition_penalty == 1.0f && options.presence_penalty == 0.0f &&
-         options.frequency_penalty == 0.0f;
+std::optional<Draw> device_draw(const GenerationOptions& options, size_t position) noexcept {
+  if (penalises(options)) return std::nullopt;
+  if (options.temperature < kGreedyBelow) return Draw{};
+  return Draw{.uniform = uniform_at(options.seed, position),
+              .temperature = options.temperature,
+              .top_p = options.top_p,
+              .min_p = options.min_p,
+              .top_k = static_cast<int32_t>(options.top_k)};
 }
 
 Sampler::Sampler(int64_t vocab_size)
@@ -145,7 +154,7 @@ std::span<const Candidate> Sampler::candidates(std::span<float> logits, const Hi
   n_candidates_ = 0;
   const std::optional<float> max_before = checked_max(logits);
   if (!max_before) return {};
-  const bool penalised = options.repetition_penalty != 1.0f || options.presence_penalty != 0.0f || options.frequency_penalty != 0.0f;
+  const bool penalised = penalises(options);
   if (penalised) apply_penalties(logits, history, options);
   const float max = penalised ? *checked_max(logits) : *max_before;
 

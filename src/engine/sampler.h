@@ -16,12 +16,13 @@
 #include <span>
 #include <vector>
 
+#include "backend/draw.h"
 #include "minillm/engine.h"
 
 namespace minillm {
 
-/// The token is the one with the highest logit, whatever came before it.
-bool always_takes_most_likely(const GenerationOptions& options) noexcept;
+/// How a device takes the token for `position`; nothing with penalties, which need the text before it.
+std::optional<Draw> device_draw(const GenerationOptions& options, size_t position) noexcept;
 
 /// A token that may be drawn, and its weight relative to the most likely one.
 struct Candidate {

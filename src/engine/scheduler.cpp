@@ -124,6 +124,32 @@ std::span<const Scheduler::Share> Scheduler::plan(StepBatch& batch) {
   return shares_;
 }
 
+bool Scheduler::plan_ahead(StepBatch& batch, int64_t capacity) {
+  if (!waiting_.empty() || limits_.preempt_every > 0 || shares_.size() != running_.size()) return false;
+  int64_t missing = 0;
+  for (const Share& share : shares_) {
+    const Sequence& sequence = *share.sequence;
+    if (!share.wants_next_token || !sequence.may_go_on(capacity)) return false;
+    missing += std::max<int64_t>(0, pages_for(cache_.length(sequence.cache_row) + 1) - pages_held(sequence));
+  }
+  if (missing > cache_.pool().n_free()) return false;
+  try {
+    for (const Share& share : shares_) cache_.reserve(share.sequence->cache_row, cache_.length(share.sequence->cache_row) + 1);
+  } catch (const Error&) {
+    return false;  // plan() will meet it again, when it is certain.
+  }
+  batch.clear();
+  for (Share& share : shares_) {
+    batch.add_chosen(cache_, share.sequence->cache_row);
+    share = {.sequence = share.sequence,
+             .n_tokens = 1,
+             .last_row = static_cast<int32_t>(batch.n_rows() - 1),
+             .wants_next_token = true,
+             .is_prefill = false};
+  }
+  return true;
+}
+
 void Scheduler::advance() {
   for (const Share& share : shares_) cache_.advance(share.sequence->cache_row, share.n_tokens);
 }

@@ -52,6 +52,10 @@ class Scheduler {
   /// Fills `batch` and reserves its slots. Valid until the next plan(); shares of sequences that are removed in between are theirs
   /// to ignore. A sequence that cannot go on is in ended() instead.
   std::span<const Share> plan(StepBatch& batch);
+  std::span<const Share> shares() const noexcept { return shares_; }
+  /// After advance(), while the step's tokens are not known yet: the same for the step behind it, if that is sure to be the next token of
+  /// the same sequences. False, and nothing is planned, where it is not: somebody waits, or pages or a sequence's `capacity` end.
+  bool plan_ahead(StepBatch& batch, int64_t capacity);
   /// Sequences that the last plan() could not go on with; the caller removes them.
   std::span<const Ended> ended() const noexcept { return ended_; }
   /// The planned step has been computed.

@@ -33,6 +33,8 @@ struct Sequence {
 
   int64_t n_tokens() const noexcept { return static_cast<int64_t>(tokens.size()); }
   int64_t n_generated() const noexcept { return n_tokens() - n_prompt; }
+  /// Whether another token may follow the next one, by numbers alone.
+  bool may_go_on(int64_t capacity) const noexcept { return n_generated() + 1 < options.max_new_tokens && n_tokens() + 1 <= capacity; }
   bool ends_at(TokenId token) const { return std::ranges::binary_search(end_tokens, token); }
 };
 

@@ -115,10 +115,32 @@ class Run {
     Tensor out = room_for_logits();
     int64_t row = 0, done = 0;  // `done` tokens of `row` have been computed.
     while (row < input_.batch()) {
-      step(row, done);
+      if (!lay_out_step(row, done)) break;
+      model_.transformer.forward(model_.batch.view(), cache_, mode_);
+      advance();
       copy_logits(out);
     }
     return out;
+  }
+
+  /// The token after a single row, on a device that takes whole steps.
+  TokenId token(const Draw& draw) {
+    if (!model_.pending) model_.pending = model_.backend->make_pending_tokens(1);
+    for (int64_t row = 0, done = 0; row < input_.batch();) {
+      lay_out_step(row, done);
+      const bool is_last = row == input_.batch();
+      if (is_last && model_.batch.n_rows() == 1) {
+        model_.transformer.start_tokens(model_.batch.view(), cache_, mode_, {&draw, 1}, *model_.pending);
+      } else {
+        model_.transformer.forward(model_.batch.view(), cache_, mode_);
+        const auto last_row = static_cast<int32_t>(model_.batch.n_rows() - 1);
+        if (is_last) model_.transformer.tokens_after(model_.transformer.head({&last_row, 1}), {&draw, 1}, *model_.pending);
+      }
+      advance();
+    }
+    TokenId id = -1;
+    model_.pending->take({&id, 1});
+    return id;
   }
 
  private:
@@ -140,7 +162,8 @@ class Run {
     return unset_logits(input_.batch(), vocab);
   }
 
-  void step(int64_t& row, int64_t& done) {
+  /// False if what is left are rows without tokens.
+  bool lay_out_step(int64_t& row, int64_t& done) {
     StepBatch& batch = model_.batch;
     batch.clear();
     wanted_.clear();
@@ -159,8 +182,10 @@ class Run {
         done = 0;
       }
     }
-    if (batch.n_rows() == 0) return;  // What is left are rows without tokens.
-    model_.transformer.forward(batch.view(), cache_, mode_);
+    return batch.n_rows() > 0;
+  }
+
+  void advance() {
     for (const Piece& piece : pieces_) cache_.advance(piece.row, piece.n_tokens);
   }
 
@@ -205,31 +230,42 @@ class Run {
   std::vector<Piece> pieces_;
 };
 
-}  // namespace
-
-Tensor MiniLLM::Impl::forward(const Tensor& input_ids, const ForwardOptions& options) {
-  const Input input(input_ids, options.lengths, config);
-  attention_mode(options.use_flash_attention, options.flash_block_size);  // Refused before anything changes.
+/// Does `work` with the Run of a call that has been checked, with room for it in the cache.
+template <typename Work>
+auto run_steps(MiniLLM::Impl& model, const Tensor& input_ids, const ForwardOptions& options, const Work& work) {
+  const Input input(input_ids, options.lengths, model.config);
+  model.attention_mode(options.use_flash_attention, options.flash_block_size);  // Refused before anything changes.
   std::unique_ptr<PagedCache> own_cache;
   if (options.kv_cache != nullptr) {
-    check_cache(*options.kv_cache, *this, input.batch());
+    check_cache(*options.kv_cache, model, input.batch());
   } else {
     int64_t n_pages = 0;
     for (int64_t row = 0; row < input.batch(); ++row) n_pages += ceil_div(input.length(row), kPageTokens);
-    own_cache = make_cache(input.batch(), std::max<int64_t>(n_pages, 1), config.kv_dtype);
+    own_cache = model.make_cache(input.batch(), std::max<int64_t>(n_pages, 1), model.config.kv_dtype);
   }
   PagedCache& cache = own_cache ? *own_cache : options.kv_cache->paged();
-  check_capacity(cache, options.kv_cache, input, config.context_length);
+  check_capacity(cache, options.kv_cache, input, model.config.context_length);
 
   const int64_t wanted = options.last_logits_only ? input.batch() : input.n_tokens();
-  const int64_t logit_rows = std::clamp<int64_t>(wanted, 1, logit_rows_at_once(config, kStepRows));
-  const int64_t rows = std::clamp(input.n_tokens(), kStepRows, step_rows());
-  workspace.reserve({.max_rows = rows, .max_logit_rows = logit_rows, .max_sequences = std::min(input.batch(), rows)});
+  const int64_t logit_rows = std::clamp<int64_t>(wanted, 1, logit_rows_at_once(model.config, kStepRows));
+  const int64_t rows = std::clamp(input.n_tokens(), kStepRows, model.step_rows());
+  model.workspace.reserve({.max_rows = rows, .max_logit_rows = logit_rows, .max_sequences = std::min(input.batch(), rows)});
   CacheGuard guard(cache);
   for (int64_t row = 0; row < input.batch(); ++row) cache.reserve(row, cache.length(row) + input.length(row));
-  Tensor logits = Run(*this, input, cache, options).logits();
+  Run run(model, input, cache, options);
+  auto result = work(run);
   guard.keep();
-  return logits;
+  return result;
+}
+
+}  // namespace
+
+Tensor MiniLLM::Impl::forward(const Tensor& input_ids, const ForwardOptions& options) {
+  return run_steps(*this, input_ids, options, [](Run& run) { return run.logits(); });
+}
+
+TokenId MiniLLM::Impl::next_token(const Tensor& input_ids, const ForwardOptions& options, const Draw& draw) {
+  return run_steps(*this, input_ids, options, [&](Run& run) { return run.token(draw); });
 }
 
 }  // namespace minillm

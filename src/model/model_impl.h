@@ -21,11 +21,14 @@ struct MiniLLM::Impl {
   Device device;
   int64_t block_size;  ///< What flash_block_size 0 means.
   std::string fingerprint;
-  StepBatch batch;  ///< Of forward().
+  StepBatch batch;                         ///< Of forward().
+  std::unique_ptr<PendingTokens> pending;  ///< Of next_token().
 
   /// Most rows of a step, where nothing else is `wanted`.
   int64_t step_rows(int64_t wanted = 0) const;
   Tensor forward(const Tensor& input_ids, const ForwardOptions& options);
+  /// The token after input_ids [1, S], where the backend prefers whole steps: as PendingTokens gives it.
+  TokenId next_token(const Tensor& input_ids, const ForwardOptions& options, const Draw& draw);
   /// A cache for this model on its own backend. `max_pages` bounds all rows together.
   std::unique_ptr<PagedCache> make_cache(int64_t n_rows, int64_t max_pages, Dtype dtype) const;
   /// Throws Error{kInvalidArgument} unless 0 or a power of two from 16 to 1024; 0 gives the model's choice.

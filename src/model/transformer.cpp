@@ -1,12 +1,20 @@
 // transformer.cpp - the graph. Letters: T rows, E hidden, H query heads, G key/value heads, D head width, V vocabulary.
 #include "model/transformer.h"
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 
 #include "model/rope.h"
 
 namespace minillm {
+namespace {
+
+Choice choice_of(std::span<const Draw> draws) {
+  return std::ranges::any_of(draws, [](const Draw& draw) { return draw.temperature > 0; }) ? Choice::kDrawn : Choice::kHighest;
+}
+
+}  // namespace
 
 Transformer::Transformer(const ModelConfig& config, const Weights& weights, Backend& backend, Workspace& workspace)
     : config_(config),
@@ -24,25 +32,34 @@ void Transformer::forward(const Batch& batch, PagedCache& cache, const Attention
   backend_.begin_step(batch);
   const auto work = [&] { layers(cache, mode); };
   if (backend_.prefers_whole_steps() && batch.sequences.size() == batch.tokens.size())
-    backend_.repeat(key(cache, mode, false), std::ref(work));
+    backend_.repeat(key(cache, mode, Choice::kNone), std::ref(work));
   else
     work();
 }
 
-void Transformer::next_tokens(const Batch& batch, PagedCache& cache, const AttentionMode& mode, std::span<TokenId> ids) {
+void Transformer::start_tokens(const Batch& batch, PagedCache& cache, const AttentionMode& mode, std::span<const Draw> draws,
+                               PendingTokens& to) {
   n_rows_ = static_cast<int64_t>(batch.tokens.size());
   while (static_cast<int64_t>(all_rows_.size()) < n_rows_) all_rows_.push_back(static_cast<int32_t>(all_rows_.size()));
   backend_.begin_step(batch);
+  backend_.begin_choice(draws);
+  const Choice choice = choice_of(draws);
   const auto work = [&] {
     layers(cache, mode);
-    backend_.choose_highest(head(std::span(all_rows_).first(static_cast<size_t>(n_rows_))));
+    backend_.choose(head(std::span(all_rows_).first(static_cast<size_t>(n_rows_))), choice == Choice::kDrawn);
   };
-  backend_.repeat(key(cache, mode, true), std::ref(work));
-  backend_.chosen(ids);
+  backend_.repeat(key(cache, mode, choice), std::ref(work));
+  backend_.send_chosen(to);
 }
 
-StepKey Transformer::key(const PagedCache& cache, const AttentionMode& mode, bool chooses) const {
-  return {workspace_.serial(), cache.storage().serial(), n_rows_, mode.block_size, mode.flash, chooses};
+void Transformer::tokens_after(ConstTensorView logits, std::span<const Draw> draws, PendingTokens& to) {
+  backend_.begin_choice(draws);
+  backend_.choose(logits, choice_of(draws) == Choice::kDrawn);
+  backend_.send_chosen(to);
+}
+
+StepKey Transformer::key(const PagedCache& cache, const AttentionMode& mode, Choice choice) const {
+  return {workspace_.serial(), cache.storage().serial(), n_rows_, mode.block_size, mode.flash, choice};
 }
 
 void Transformer::layers(PagedCache& cache, const AttentionMode& mode) {

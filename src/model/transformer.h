@@ -25,9 +25,11 @@ class Transformer {
   /// Runs `batch` through every layer and stores its keys and values in `cache`, where their slots must have been reserved.
   /// The result stays in the workspace for head(). At most Workspace::limits().max_rows rows.
   void forward(const Batch& batch, PagedCache& cache, const AttentionMode& mode);
-  /// Where the backend prefers whole steps: a step of one row a sequence, and the most likely token after each, as
-  /// Backend::chosen() gives them. At most Workspace::limits().max_logit_rows rows.
-  void next_tokens(const Batch& batch, PagedCache& cache, const AttentionMode& mode, std::span<TokenId> ids);
+  /// Where the backend prefers whole steps: starts a step of one row a sequence; the token after each goes to `to`.
+  /// At most Workspace::limits().max_logit_rows rows.
+  void start_tokens(const Batch& batch, PagedCache& cache, const AttentionMode& mode, std::span<const Draw> draws, PendingTokens& to);
+  /// On such a backend: a token for each row of what head() gave.
+  void tokens_after(ConstTensorView logits, std::span<const Draw> draws, PendingTokens& to);
   /// Logits of the named rows of the last forward: view [n, V] of device memory, valid until the next call.
   /// At most Workspace::limits().max_logit_rows rows.
   TensorView head(std::span<const int32_t> rows);
@@ -36,7 +38,7 @@ class Transformer {
 
  private:
   void layers(PagedCache& cache, const AttentionMode& mode);
-  StepKey key(const PagedCache& cache, const AttentionMode& mode, bool chooses) const;
+  StepKey key(const PagedCache& cache, const AttentionMode& mode, Choice choice) const;
   void layer(int64_t i, int64_t n_rows, PagedCache& cache, const AttentionMode& mode);
   AttentionParams attention_params(int64_t i, const AttentionMode& mode) const;
   bool turns_locally(int64_t i) const noexcept { return !local_frequencies_.empty() && config_.layer_slides(i); }
@@ -48,7 +50,7 @@ class Transformer {
   std::vector<float> frequencies_, local_frequencies_;  ///< [R/2]; the second is empty where all layers share one base.
   float attention_scale_;
   int64_t n_rows_ = 0;             ///< Of the last forward.
-  std::vector<int32_t> all_rows_;  ///< 0, 1, 2, ... for next_tokens.
+  std::vector<int32_t> all_rows_;  ///< 0, 1, 2, ... for start_tokens.
 };
 
 }  // namespace minillm

@@ -107,7 +107,7 @@ TEST_P(Composites, AttentionInAWholeStepEqualsItsParts) {
       backend_->rope_angles(angles, frequencies);
       backend_->attention_input(q, x, input, angles, *plain_kv, 1);
       backend_->attention(plain, q, *plain_kv, 1, params);
-      const StepKey key{new_serial(), whole_kv->serial(), t, 64, true, false};
+      const StepKey key{new_serial(), whole_kv->serial(), t, 64, true, Choice::kNone};
       for (int repeats = 0; repeats < 3; ++repeats)  // Run, recorded, replayed.
         backend_->repeat(key, [&] {
           backend_->attention_input(q, x, input, angles, *whole_kv, 1);
@@ -190,7 +190,7 @@ TEST_P(Composites, ProductsOfAWholeStepEqualThoseOneByOne) {
         backend->feed_forward(x, feed_forward);
         backend->head(logits, x, all, norm, 1e-5f, *h, 0.0f);
       };
-      const StepKey key{new_serial(), new_serial(), c.t, 64, true, false};
+      const StepKey key{new_serial(), new_serial(), c.t, 64, true, Choice::kNone};
       for (int repeats = 0; repeats < 3; ++repeats) results.size() == 1 ? backend->repeat(key, work) : work();
       results.push_back(x.host());
       const std::vector<float> more = logits.host();

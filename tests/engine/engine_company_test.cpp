@@ -84,7 +84,8 @@ TEST_P(EngineOn, GivesTheSameTokensHoweverOftenSequencesAreEvicted) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Devices, EngineOn, testing::Values("reference", "cpu"), [](const auto& chosen) { return chosen.param; });
+INSTANTIATE_TEST_SUITE_P(Devices, EngineOn, testing::Values("reference", "cpu", "choosing"),
+                         [](const auto& chosen) { return chosen.param; });
 
 }  // namespace
 }  // namespace minillm::test

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "engine/choosing_backend.h"
 #include "minillm/engine.h"
 #include "support/random.h"
 #include "support/temp_folder.h"
@@ -18,8 +19,11 @@ using Prompt = std::vector<TokenId>;
 
 inline Prompt random_prompt(uint64_t seed, int64_t n) { return random_ids(seed, n, 90); }
 
+/// `device`: as --device takes it, or "choosing" for the reference as a device that chooses tokens.
 inline MiniLLM load(const TinyModel& tiny, const char* device = "reference", LoadOptions options = {}) {
   const TempFolder folder;
+  if (std::string_view(device) == "choosing")
+    return load_choosing(folder.write("model.gguf", tiny.writer().image().bytes), std::make_shared<ChoosingBackend>());
   options.device = parse_device(device);
   options.n_threads = 2;
   return MiniLLM::load(folder.write("model.gguf", tiny.writer().image().bytes), options);

@@ -153,6 +153,7 @@ void CudaBackend::reserve_workspace(const WorkspaceShape& shape) {
   keep(split_gated_, split_input_bytes(std::min(shape.max_rows, kFewTokens / 2), shape.ffn));
   keep(step_buffer_, static_cast<size_t>(17 * shape.max_rows + shape.max_sequences * ceil_div(shape.max_context, 16)) * sizeof(int32_t));
   keep(rows_buffer_, static_cast<size_t>(std::max<int64_t>(shape.max_logit_rows, 1)) * sizeof(int32_t));
+  reserve_choice(std::max<int64_t>(shape.max_logit_rows, 1));
 }
 
 void CudaBackend::begin_step(const Batch& batch) {
@@ -167,7 +168,8 @@ void CudaBackend::begin_step(const Batch& batch) {
   step_host_.assign(batch.tokens.begin(), batch.tokens.end());
   step_host_.insert(step_host_.end(), batch.positions.begin(), batch.positions.end());
   auto* data = static_cast<int32_t*>(keep(step_buffer_, std::max<size_t>(5 * n, 1) * sizeof(int32_t)));
-  if (n > 0) MINILLM_CUDA(cudaMemcpyAsync(data, step_host_.data(), 2 * n * sizeof(int32_t), cudaMemcpyHostToDevice, stream()));
+  const size_t n_there = batch.follows_choice ? n : 0;  // What was chosen lies where tokens go.
+  staging_.send(data + n_there, step_host_.data() + n_there, (2 * n - n_there) * sizeof(int32_t), stream());
   step_ = {};
   step_.tokens = data;
   step_.positions = data + n;
@@ -209,7 +211,8 @@ void CudaBackend::lay_out_step(int64_t page_tokens) {
   for (size_t i = 0; i < wide.size(); ++i)
     std::ranges::copy(wide[i], step_host_.begin() + static_cast<ptrdiff_t>(first_wide + i * sm90::kStepTileInts));
   auto* data = static_cast<int32_t*>(keep(step_buffer_, std::max<size_t>(step_host_.size(), 1) * sizeof(int32_t)));
-  if (n > 0) MINILLM_CUDA(cudaMemcpyAsync(data, step_host_.data(), step_host_.size() * sizeof(int32_t), cudaMemcpyHostToDevice, stream()));
+  const size_t n_there = batch_.follows_choice ? n : 0;  // What was chosen lies where tokens go.
+  staging_.send(data + n_there, step_host_.data() + n_there, (step_host_.size() - n_there) * sizeof(int32_t), stream());
   step_.tokens = data;
   step_.positions = data + n;
   step_.slots = data + 2 * n;

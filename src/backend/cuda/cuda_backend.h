@@ -10,6 +10,7 @@
 #include "backend/cuda/dense_product.h"
 #include "backend/cuda/kv_storage.h"
 #include "backend/cuda/operations.h"
+#include "backend/cuda/staging.h"
 #include "backend/cuda/weight.h"
 
 namespace minillm::cuda {
@@ -61,8 +62,10 @@ class CudaBackend : public Backend {
 
   bool prefers_whole_steps() const override { return true; }
   void repeat(const StepKey& key, const std::function<void()>& work) override;
-  void choose_highest(ConstTensorView logits) override;
-  void chosen(std::span<TokenId> ids) override;
+  void begin_choice(std::span<const Draw> draws) override;
+  void choose(ConstTensorView logits, bool draws) override;
+  std::unique_ptr<PendingTokens> make_pending_tokens(int64_t max_rows) override;
+  void send_chosen(PendingTokens& to) override;
 
   int64_t default_block_size(int64_t) const override { return 128; }
   MachinePeaks measure_peaks() override;
@@ -73,6 +76,9 @@ class CudaBackend : public Backend {
   /// A short host array in device memory, for good: there are only a few of them.
   const float* constants(std::span<const float> values);
   void lay_out_step(int64_t page_tokens);
+  void reserve_choice(int64_t n_rows);
+  /// What was chosen takes the place of the step's tokens, so that the next step of the same rows finds it there.
+  int32_t* chosen() { return static_cast<int32_t*>(step_buffer_.data()); }
   const DeviceStep& step_on(const CudaKvStorage& kv);
   void* decode_scratch(int64_t n_rows, const AttentionScalars& scalars);
   AttentionScalars scalars_of(const AttentionParams& params);
@@ -139,8 +145,8 @@ class CudaBackend : public Backend {
   cudaStream_t stream_ = nullptr;                                      ///< Operations use stream().
   std::shared_ptr<MemoryUse> memory_ = std::make_shared<MemoryUse>();  ///< Shared with the buffers, which may outlive the backend.
   int64_t n_allocations_ = 0;
-  Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, split_gated_, decode_, argmax_scratch_, tickets_, chosen_,
-      chain_barrier_, wide_keys_, wide_tables_;
+  Buffer step_buffer_, rows_buffer_, narrow_, weights_, split_inputs_, split_gated_, decode_, argmax_scratch_, tickets_, draws_,
+      draw_scratch_, chain_barrier_, wide_keys_, wide_tables_;
   std::vector<Constants> constants_;
   std::vector<Record> records_;
   /// In a whole step nobody looks at q: attention appends and rotates for itself, which is a kernel less a layer.
@@ -152,6 +158,7 @@ class CudaBackend : public Backend {
   };
   bool in_whole_step_ = false;
   std::optional<LeftToAttention> left_to_attention_;
+  Staging staging_;
   int64_t n_chosen_ = 0;
   size_t decode_counters_ = 0;  ///< Bytes of counters at the beginning of decode_.
   std::vector<int32_t> step_host_;

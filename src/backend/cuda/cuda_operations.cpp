@@ -274,18 +274,10 @@ void CudaBackend::gated_activation(TensorView out, ConstTensorView gate_up, Acti
 void CudaBackend::gather_rows(TensorView out, ConstTensorView x, std::span<const int32_t> rows) {
   if (rows.empty()) return;
   auto* device_rows = static_cast<int32_t*>(keep(rows_buffer_, rows.size_bytes()));
-  MINILLM_CUDA(cudaMemcpyAsync(device_rows, rows.data(), rows.size_bytes(), cudaMemcpyHostToDevice, stream()));
+  staging_.send(device_rows, rows.data(), rows.size_bytes(), stream());
   cuda::gather_rows(out.f32(), x.f32(), device_rows, static_cast<int64_t>(rows.size()), x.dim(1), stream());
 }
 
 void CudaBackend::softcap(TensorView x, float c) { cuda::softcap(x.f32(), x.n_elements(), c, stream()); }
-
-void CudaBackend::choose_highest(ConstTensorView logits) {
-  n_chosen_ = logits.dim(0);
-  auto* ids = static_cast<int32_t*>(keep(chosen_, static_cast<size_t>(std::max(n_chosen_, kFewTokens)) * sizeof(int32_t)));
-  argmax(ids, logits.f32(), n_chosen_, logits.dim(1), argmax_scratch_.data(), stream());
-}
-
-void CudaBackend::chosen(std::span<TokenId> ids) { download(ids.data(), chosen_.data(), ids.size_bytes()); }
 
 }  // namespace minillm::cuda

@@ -17,7 +17,7 @@ __global__ void embed_kernel(float* out, const __grid_constant__ DeviceTensor ta
   wait_for_predecessor();
   for (int64_t k = threadIdx.x * 8; k < table.cols; k += 8 * blockDim.x) {
     float w[8];
-    load8<kCodes>(w, table, tokens[blockIdx.x], k);
+    load8<kCodes>(w, table, max(tokens[blockIdx.x], 0), k);  // -1 was chosen from a row of NaN, whose sequence ends.
 #pragma unroll
     for (int i = 0; i < 8; ++i)
       if (k + i < table.cols) out[blockIdx.x * table.cols + k + i] = scale * w[i];

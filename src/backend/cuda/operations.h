@@ -8,6 +8,7 @@
 #include <span>
 
 #include "backend/cuda_sizes.h"
+#include "backend/draw.h"
 #include "minillm/config.h"
 #include "minillm/types.h"
 
@@ -137,6 +138,11 @@ void product_chain(std::span<const FewTokenProduct> products, unsigned int* barr
 size_t argmax_scratch_bytes();
 /// ids[t] = the index of row t's highest logit, the lowest of equals; -1 where one is NaN or +inf, or all are -inf.
 void argmax(int32_t* ids, const float* logits, int64_t n_rows, int64_t vocab, void* scratch, cudaStream_t stream);
+
+// draw.cu
+/// Where draws[t] has a temperature: ids[t], which is argmax()'s, becomes a token drawn from row t. `draws` is device memory; scratch
+/// holds draw_scratch_bytes() of zeros before the first call.
+void draw(int32_t* ids, const float* logits, int64_t n_rows, int64_t vocab, const Draw* draws, void* scratch, cudaStream_t stream);
 
 // append.cu
 struct AppendShape {
