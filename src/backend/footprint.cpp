@@ -38,13 +38,20 @@ int64_t cpu_bytes(const WorkspaceShape& s) {
   return s.max_rows * (2 * widest + widest * 20 / 32) + ceil_div(s.max_context, 512) * 128 * s.head_dim * kFloat;
 }
 
-int64_t cuda_bytes(const WorkspaceShape& s, bool has_quantised) {
+/// Steps of many rows over 8-bit pages widen a layer of those of their sequences: at most all there are.
+int64_t cuda_wide_bytes(const KvShape& kv) {
+  const bool is_widened = kv.dtype == Dtype::kF8 && (kv.head_dim == 64 || kv.head_dim == 128 || kv.head_dim == 256);
+  const int64_t page_elements = 2 * kv.n_kv_heads * kv.page_tokens * kv.head_dim;
+  return is_widened ? std::min(cuda::wide_page_bytes(kv.max_pages, page_elements), cuda::kMostWideBytes) : 0;
+}
+
+int64_t cuda_bytes(const WorkspaceShape& s, bool has_quantised, const KvShape& kv) {
   const int64_t few = std::min(s.max_rows, cuda::kFewTokens), decoding = std::min(s.max_sequences, cuda::kFewTokens);
   size_t bytes = static_cast<size_t>(s.max_rows * widest_input(s)) * sizeof(uint16_t);  // The next product's inputs.
   bytes += cuda::split_input_bytes(few, widest_input(s)) + cuda::split_input_bytes(std::min(few, cuda::kFewTokens / 2), s.ffn);
   bytes += cuda::decode_partial_bytes(decoding, cuda::decode_runs(kMultiprocessors, s.n_kv_heads), s.n_heads, s.head_dim);
   bytes += cuda::draw_scratch_bytes(s.max_logit_rows);
-  if (s.max_rows > cuda::kFewTokens) bytes += cuda::kDenseWorkspaceBytes;
+  if (s.max_rows > cuda::kFewTokens) bytes += cuda::kDenseWorkspaceBytes + static_cast<size_t>(cuda_wide_bytes(kv));
   const auto largest = static_cast<size_t>(2 * s.ffn * s.hidden) * sizeof(uint16_t);
   if (s.max_rows > cuda::kFewTokens && has_quantised) bytes += std::min(cuda::kDequantisedBytes, largest);
   return static_cast<int64_t>(bytes);
@@ -58,10 +65,10 @@ int64_t weight_footprint(Device::Kind kind, Dtype dtype, int64_t rows, int64_t c
   return rows * round_up(cols, 8) * static_cast<int64_t>(block_bytes(dtype));
 }
 
-int64_t step_footprint(Device::Kind kind, const WorkspaceShape& shape, bool has_quantised) {
+int64_t step_footprint(Device::Kind kind, const WorkspaceShape& shape, bool has_quantised, const KvShape& kv) {
   int64_t composites = 0;
   for (const int64_t width : scratch_widths(shape)) composites += shape.max_rows * width * kFloat;
-  return composites + (kind == Device::Kind::kCuda ? cuda_bytes(shape, has_quantised) : cpu_bytes(shape));
+  return composites + (kind == Device::Kind::kCuda ? cuda_bytes(shape, has_quantised, kv) : cpu_bytes(shape));
 }
 
 }  // namespace minillm

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "backend/backend.h"
+#include "backend/kv_storage.h"
 #include "minillm/types.h"
 
 namespace minillm {
@@ -12,7 +13,7 @@ namespace minillm {
 int64_t weight_footprint(Device::Kind kind, Dtype dtype, int64_t rows, int64_t cols);
 
 /// Bytes that the backend allocates beside weights to run steps of this shape, tiles of a CPU apart (cpu_tile_bytes()).
-/// `has_quantised`: whether some weights are stored in blocks.
-int64_t step_footprint(Device::Kind kind, const WorkspaceShape& shape, bool has_quantised);
+/// `has_quantised`: whether some weights are stored in blocks. `kv`: the cache, with all its pages.
+int64_t step_footprint(Device::Kind kind, const WorkspaceShape& shape, bool has_quantised, const KvShape& kv);
 
 }  // namespace minillm

@@ -92,8 +92,9 @@ MemoryPlan plan_memory(const FileInfo& info, int64_t context, int64_t batch, Dty
                       .n_kv_heads = config.n_kv_heads,
                       .head_dim = config.head_dim,
                       .page_tokens = kPageTokens,
+                      .max_pages = batch * ceil_div(context, kPageTokens),
                       .dtype = kv_dtype};
-  plan.kv_cache = batch * ceil_div(context, kPageTokens) * pages.page_bytes();
+  plan.kv_cache = pages.max_pages * pages.page_bytes();
   const int64_t max_rows = std::max(default_step_rows(device.kind, context), batch);
   const int64_t logit_rows = std::min(std::max<int64_t>(batch, 16), logit_rows_at_once(config, max_rows));
   const WorkspaceShape shape{.max_rows = max_rows,
@@ -108,7 +109,7 @@ MemoryPlan plan_memory(const FileInfo& info, int64_t context, int64_t batch, Dty
                              .max_sequences = batch};
   const bool has_quantised = std::ranges::any_of(info.tensors, [](const TensorInfo& tensor) { return is_quantised(tensor.dtype); });
   plan.workspace = workspace_bytes(config, {.max_rows = max_rows, .max_logit_rows = logit_rows, .max_sequences = batch}) +
-                   step_footprint(device.kind, shape, has_quantised);
+                   step_footprint(device.kind, shape, has_quantised, pages);
   if (device.kind == Device::Kind::kCpu) plan.workspace += cpu_tile_bytes(shape);
   return plan;
 }

@@ -11,7 +11,10 @@ class Plan : public OnTarget {};
 TEST_P(Plan, IsWhatARunTakes) {
   MINILLM_NEEDS_MODEL(path, "smollm2");
   backend_.reset();  // The model makes its own.
-  expect_plan_is_what_a_run_takes(path, GetParam().device);
+  for (const Dtype kv_dtype : {Dtype::kF16, Dtype::kF8}) {
+    SCOPED_TRACE(name_of(kv_dtype));
+    expect_plan_is_what_a_run_takes(path, GetParam().device, kv_dtype);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, Plan, testing::Values(Target{"cuda", {Device::Kind::kCuda, 0}}),

@@ -15,8 +15,6 @@ namespace {
 
 using Codes = DeviceTensor::Codes;
 
-constexpr int64_t kMostWideBytes = int64_t{1} << 30;  ///< Of a layer's keys and values in float16; longer steps read 8 bits directly.
-
 /// Elements of a page's keys and values in one layer.
 int64_t page_elements(const KvShape& s) { return 2 * s.n_kv_heads * s.page_tokens * s.head_dim; }
 
@@ -152,7 +150,7 @@ AttentionTypes CudaBackend::attention_types(const AttentionParams& p, const KvSt
     int64_t n_pages = 0;
     for (const SequenceSlice& s : batch_.sequences)
       if (s.n_rows > 0) n_pages += ceil_div(s.n_cached + s.n_rows, shape.page_tokens);
-    if (n_pages * page_elements(shape) * 2 > kMostWideBytes) return {};
+    if (wide_page_bytes(n_pages, page_elements(shape)) > kMostWideBytes) return {};
     layout = wide_layout(nullptr, shape, n_pages);
   }
   if (!attended || !sm90::takes_step(layout, scalars)) return {};
@@ -161,7 +159,7 @@ AttentionTypes CudaBackend::attention_types(const AttentionParams& p, const KvSt
 
 CudaBackend::WideKeys CudaBackend::widened(const CudaKvStorage& kv, int64_t layer, const DeviceStep& step) {
   const int64_t elements = page_elements(kv.shape()), n_pages = step.n_table_pages;
-  void* const data = keep(wide_keys_, static_cast<size_t>(n_pages * elements) * sizeof(uint16_t));
+  void* const data = keep(wide_keys_, static_cast<size_t>(wide_page_bytes(n_pages, elements)));
   auto* const tables = static_cast<int32_t*>(keep(wide_tables_, static_cast<size_t>(n_pages) * sizeof(int32_t)));
   widen_pages(data, tables, kv.layout(layer), step, n_pages, elements, stream());
   return {wide_layout(data, kv.shape(), n_pages), tables};
