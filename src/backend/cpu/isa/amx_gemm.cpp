@@ -81,21 +81,19 @@ class Meanwhile {
   int64_t row_ = 0, end_ = 0;
 };
 
-/// One or two strips by two panels, from `sums` to `to`, rows `to_stride` apart.
-template <int Strips, Dtype D>
-MINILLM_INLINE void multiply_block(const TileProduct& p, const uint16_t* rows, float* sums, float* to, int64_t to_stride,
+/// One or two strips by two panels, from `sums` to `to`, rows `to_stride` apart. One instance for both, since compiling it takes seconds.
+template <Dtype D>
+MINILLM_INLINE void multiply_block(const TileProduct& p, bool both, const uint16_t* rows, float* sums, float* to, int64_t to_stride,
                                    Meanwhile<D>& meanwhile) {
   if (p.first) {
     _tile_zero(0);
     _tile_zero(1);
-    if constexpr (Strips == 2) {
-      _tile_zero(2);
-      _tile_zero(3);
-    }
+    _tile_zero(2);
+    _tile_zero(3);
   } else {
     _tile_loadd(0, sums, kSumsRowBytes);
     _tile_loadd(1, sums + 16, kSumsRowBytes);
-    if constexpr (Strips == 2) {
+    if (both) {
       _tile_loadd(2, sums + 16 * kSumsRow, kSumsRowBytes);
       _tile_loadd(3, sums + 16 * kSumsRow + 16, kSumsRowBytes);
     }
@@ -105,10 +103,10 @@ MINILLM_INLINE void multiply_block(const TileProduct& p, const uint16_t* rows, f
     _tile_loadd(6, weights, kTileRowBytes);
     _tile_stream_loadd(4, rows, kTileRowBytes);
     _tile_loadd(7, weights + p.n_units * kTile, kTileRowBytes);
-    if constexpr (Strips == 2) _tile_stream_loadd(5, rows + p.strip_values, kTileRowBytes);
+    if (both) _tile_stream_loadd(5, rows + p.strip_values, kTileRowBytes);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
-    if constexpr (Strips == 2) {
+    if (both) {
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
     }
@@ -118,7 +116,7 @@ MINILLM_INLINE void multiply_block(const TileProduct& p, const uint16_t* rows, f
   const int64_t bytes = to_stride * static_cast<int64_t>(sizeof(float));
   _tile_stored(0, to, bytes);
   _tile_stored(1, to + 16, bytes);
-  if constexpr (Strips == 2) {
+  if (both) {
     _tile_stored(2, to + 16 * to_stride, bytes);
     _tile_stored(3, to + 16 * to_stride + 16, bytes);
   }
@@ -136,10 +134,7 @@ void multiply_tiles(const TileProduct& p) {
     const bool directly = p.finish == Finish::kStore && left >= TileProduct::kBlockRows;
     float* const to = directly ? p.out + row * p.out_stride : sums;
     const int64_t to_stride = directly ? p.out_stride : kSumsRow;
-    if (left > 16)
-      multiply_block<2>(p, rows, sums, to, to_stride, meanwhile);
-    else
-      multiply_block<1>(p, rows, sums, to, to_stride, meanwhile);
+    multiply_block<D>(p, left > 16, rows, sums, to, to_stride, meanwhile);
     if (p.finish != Finish::kNone && !directly)
       meanwhile.add_final(sums, row, left < TileProduct::kBlockRows ? p.n_rows : row + TileProduct::kBlockRows);
     if (++block == p.sums_blocks) block = 0;
