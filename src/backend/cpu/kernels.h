@@ -105,7 +105,7 @@ struct FetchTask {
   int64_t n = 0, stride = 0, n_lines = 0;
 };
 
-/// What becomes of a product's final rows. All but kStore wait in `sums` and are done two rows a step, beside later rows' products.
+/// What becomes of a product's final rows. But for kStore and kCall they wait in `sums`: two are done a step, beside later products.
 enum class Finish : uint8_t {
   kNone,   ///< They stay in `sums`: later units are to come.
   kStore,  ///< 32 columns to `out`.

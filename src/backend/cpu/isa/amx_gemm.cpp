@@ -47,11 +47,6 @@ class Meanwhile {
 
  private:
   MINILLM_MEMBER void finish_some(int64_t n) {
-    if (p_.finish == Finish::kCall) {
-      p_.call(p_.context, sums_, row_, end_ - row_);
-      row_ = end_;
-      return;
-    }
     const int64_t end = row_ + n < end_ ? row_ + n : end_;
     for (; row_ < end; ++row_, sums_ += kSumsRow) {
       if (p_.finish == Finish::kSilu) {
@@ -135,8 +130,11 @@ void multiply_tiles(const TileProduct& p) {
     float* const to = directly ? p.out + row * p.out_stride : sums;
     const int64_t to_stride = directly ? p.out_stride : kSumsRow;
     multiply_block<D>(p, left > 16, rows, sums, to, to_stride, meanwhile);
-    if (p.finish != Finish::kNone && !directly)
-      meanwhile.add_final(sums, row, left < TileProduct::kBlockRows ? p.n_rows : row + TileProduct::kBlockRows);
+    const int64_t end = left < TileProduct::kBlockRows ? p.n_rows : row + TileProduct::kBlockRows;
+    if (p.finish == Finish::kCall)  // Here, since around a call in the steps their registers would have to be saved.
+      p.call(p.context, sums, row, end - row);
+    else if (p.finish != Finish::kNone && !directly)
+      meanwhile.add_final(sums, row, end);
     if (++block == p.sums_blocks) block = 0;
   }
   meanwhile.finish_all();

@@ -121,15 +121,12 @@ class Unpacking {
     } else {
       switch (done_ % 4) {
         case 0:
-          header_ = load_header<D>(block_);
-          line_ = load_line<D, 0>(header_, unit_);
           put<0>();
           break;
         case 1:
           put<1>();
           break;
         case 2:
-          if constexpr (unit_kind(D) == UnitKind::kHalves) line_ = load_line<D, 1>(header_, unit_);
           put<2>();
           break;
         default:
@@ -171,15 +168,15 @@ class Unpacking {
     unroll<(kQuarterBytes + 63) / 64>([&](auto i) __attribute__((always_inline)) {
       __builtin_prefetch(unit_ + task_.ahead + J * kQuarterBytes + 64 * i, 0, 2);
     });
-    put_quarter<D, J>(unit_, line_, to_);
+    // The line anew for each quarter: kept from one step to the next it would be spilled, and this runs beside the tiles, too.
+    constexpr int kHalf = unit_kind(D) == UnitKind::kHalves ? J / 2 : 0;
+    put_quarter<D, J>(unit_, load_line<D, kHalf>(load_header<D>(block_), unit_), to_);
   }
 
   const UnpackTask& task_;
   int64_t left_, done_ = 0, in_block_ = 0;  ///< Quarters to come, and done of this panel; units done of this block.
   const uint8_t *panel_ = nullptr, *block_ = nullptr, *unit_ = nullptr;
   uint16_t* to_;
-  Header header_;
-  Line line_;
 };
 
 }  // namespace
