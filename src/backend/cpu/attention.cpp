@@ -2,11 +2,13 @@
 #include "backend/cpu/attention.h"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 
 #include "backend/cpu/attention_matrix.h"
 #include "backend/cpu/attention_standard.h"
+#include "backend/cpu/row_groups.h"
 #include "base/bytes.h"
 
 namespace minillm::cpu {
@@ -103,6 +105,7 @@ void CpuAttention::reserve(const WorkspaceShape& shape) {
   const int64_t n_tasks = tasks_needed(most, shape.max_rows, n_sequences);
   schedule_.tasks.reserve(static_cast<size_t>(n_tasks));
   schedule_.merges.reserve(static_cast<size_t>(n_tasks));
+  order_.reserve(static_cast<size_t>(n_tasks));
   sequences_.reserve(static_cast<size_t>(n_sequences));
 }
 
@@ -136,10 +139,35 @@ void CpuAttention::run(AttentionJob& job) {
   job.n_threads = pool_.n_threads();
   job.partial_o = static_cast<float*>(partials_.data());
   job.partial_totals = reinterpret_cast<RowTotal*>(job.partial_o + max_partial_rows_ * partial_width_);
-  pool_.for_each(static_cast<int64_t>(schedule_.tasks.size()),
-                 [&](int64_t item, int thread) { run_task(job, schedule_.tasks[static_cast<size_t>(item)], thread); });
+  run_tasks(job);
   pool_.for_each(static_cast<int64_t>(schedule_.merges.size()),
                  [&](int64_t item, int thread) { merge_tile(job, schedule_.merges[static_cast<size_t>(item)], scratch(thread)); });
+}
+
+/// Long steps: first the tasks of a thread's own rows, whose queries and outputs its other loops read and write.
+void CpuAttention::run_tasks(const AttentionJob& job) {
+  const auto n_tasks = static_cast<int64_t>(schedule_.tasks.size());
+  if (n_tasks == 0) return;
+  const AttentionSequence& last = sequences_.back();
+  const RowGroups groups(last.first_row + last.n_rows, pool_.n_threads());
+  if (groups.count <= 1)
+    return pool_.for_each(n_tasks, [&](int64_t item, int thread) { run_task(job, schedule_.tasks[static_cast<size_t>(item)], thread); });
+  std::array<int64_t, ThreadPool::kMaxGroups + 1> begin{};
+  const auto group_of = [&](const AttentionTask& task) {
+    return (sequences_[static_cast<size_t>(task.sequence)].first_row + task.row / job.group()) / groups.size;
+  };
+  for (const AttentionTask& task : schedule_.tasks) ++begin[static_cast<size_t>(group_of(task) + 1)];
+  const int64_t most = *std::max_element(begin.begin(), begin.end());
+  for (size_t group = 1; group < begin.size(); ++group) begin[group] += begin[group - 1];
+  order_.resize(static_cast<size_t>(n_tasks));
+  std::array<int64_t, ThreadPool::kMaxGroups + 1> end = begin;
+  for (int64_t i = 0; i < n_tasks; ++i)
+    order_[static_cast<size_t>(end[static_cast<size_t>(group_of(schedule_.tasks[static_cast<size_t>(i)]))]++)] = static_cast<int32_t>(i);
+  pool_.for_each_in_groups(groups.count, most, [&](int64_t group, int64_t item, int thread) {
+    const int64_t at = begin[static_cast<size_t>(group)] + item;
+    if (at < begin[static_cast<size_t>(group + 1)])
+      run_task(job, schedule_.tasks[static_cast<size_t>(order_[static_cast<size_t>(at)])], thread);
+  });
 }
 
 void CpuAttention::run_task(const AttentionJob& job, const AttentionTask& task, int thread) const {

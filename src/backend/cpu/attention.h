@@ -48,6 +48,7 @@ class CpuAttention {
   void reserve_matrices(int64_t head_dim);
   void reserve_partials(int64_t rows, int64_t head_dim);
   void run(AttentionJob& job);
+  void run_tasks(const AttentionJob& job);
   void run_standard(const AttentionJob& job);
   void run_task(const AttentionJob& job, const AttentionTask& task, int thread) const;
   ScheduleLimits limits(const AttentionJob& job) const;
@@ -64,6 +65,7 @@ class CpuAttention {
   int64_t max_partial_rows_ = 0;  ///< Reserved for `partial_width_`.
   int64_t partial_width_ = 0;
   AttentionSchedule schedule_;
+  std::vector<int32_t> order_;  ///< Tasks by the group of their rows.
   std::vector<AttentionSequence> sequences_;
 };
 

@@ -1,8 +1,10 @@
 // attention_append.cpp - rotate_and_append: from one row of q, k, v products to rotated queries and stored keys and values.
-// Rows are handed out in chunks of 16 slots at most, so that every thread has some; a row depends on nothing but itself.
+// Rows are handed out in chunks of 16 slots at most, so that every thread has some, and first to the thread that computed their
+// products (row_groups.h); a row depends on nothing but itself.
 #include <algorithm>
 
 #include "backend/cpu/attention.h"
+#include "backend/cpu/row_groups.h"
 #include "base/bytes.h"
 
 namespace minillm::cpu {
@@ -43,8 +45,9 @@ struct Append {
     MINILLM_CHECK(page >= 0 && page < storage.committed_pages(), "page ", page, " of ", storage.committed_pages(), " committed");
     for (int64_t g = 0; g < w.n_kv_heads; ++g) {
       kernels.prepare_head(key, head(t, w.n_heads + g, w.k_norm, true));
-      kernels.prepare_head(value, head(t, w.n_heads + w.n_kv_heads + g, {}, false));
-      storage.store(layer, page, g, slot % page_tokens, key, value);
+      const HeadInput v = head(t, w.n_heads + w.n_kv_heads + g, {}, false);
+      if (v.bias != nullptr) kernels.prepare_head(value, v);
+      storage.store(layer, page, g, slot % page_tokens, key, v.bias != nullptr ? value : v.x);
     }
   }
 };
@@ -65,12 +68,15 @@ void CpuAttention::rotate_and_append(const Batch& batch, TensorView q, ConstTens
   MINILLM_CHECK(n_angles == w.rope_dim && n_angles <= w.head_dim && n_angles % 2 == 0 && (n_angles == 0 || angles.dim(0) == n_rows),
                 "rope of ", w.rope_dim, " with angles of ", n_angles);
   MINILLM_CHECK(!w.bias || w.bias.n_elements() == columns, "bias of ", w.bias.n_elements());
+  if (n_rows == 0) return;
   reserve_scratch(w.head_dim);
   const Append append{kernels_, batch, w, *storage, layer, n_angles, qkv.f32(), angles ? angles.f32() : nullptr, q.f32()};
   const int64_t n_chunk = std::clamp<int64_t>(n_rows / (2 * pool_.n_threads()), 1, kChunkRows);
-  pool_.for_each(ceil_div(n_rows, n_chunk), [&](int64_t chunk, int thread) {
+  const RowGroups groups(n_rows, pool_.n_threads());
+  const int64_t n_chunks = ceil_div(std::min(n_rows, groups.size), n_chunk);
+  pool_.for_each_in_groups(groups.count, n_chunks, [&](int64_t group, int64_t chunk, int thread) {
     const TileScratch own = scratch(thread);
-    const int64_t first = chunk * n_chunk, last = std::min(first + n_chunk, n_rows);
+    const int64_t first = groups.begin(group) + chunk * n_chunk, last = std::min(first + n_chunk, groups.end(group));
     // The last sequence that starts at or before the row; empty ones in between share their start.
     auto next = std::upper_bound(batch.sequences.begin(), batch.sequences.end(), first,
                                  [](int64_t row, const SequenceSlice& s) { return row < s.first_row; });

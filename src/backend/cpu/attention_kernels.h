@@ -121,6 +121,7 @@ struct MatrixGroup {
   uint16_t* weights;           ///< Scratch: [unit / 32][2][16 rows][32 keys]
   const KeyRange* ranges;      ///< [32], counted from the unit's first key, or null: every row sees [key_begin, key_end).
   const ScoreMap* maps;        ///< [32] or null: scores need neither cap nor slope.
+  bool fresh;                  ///< The group's first unit: o, whatever it holds, counts as zeros.
   int64_t key_begin, key_end;  ///< Multiples of 32, within the unit.
   int64_t key_steps;           ///< Head width / 32, rounded up.
   int64_t value_tiles;         ///< Head width / 16, rounded up to an even number.
@@ -130,9 +131,12 @@ struct MatrixKernels {
   /// Sets this thread's tile registers up, and gives them back.
   void (*begin)() noexcept;
   void (*end)() noexcept;
-  /// Row `row` of a group from q [head_dim] times `factor`. Like its neighbours it returns the largest magnitude, infinity for NaN.
-  float (*pack_query)(uint16_t* group, int64_t row, const float* q, float factor, int64_t head_dim);
-  /// 16 keys from a panel, of which the first n_keys are looked at; indexed by KvElement (16-bit types).
+  /// Row `row` of a group from q [head_dim] times `factor`; raises `most` [32], lane by lane, to its magnitudes as bfloat16.
+  void (*pack_query)(uint16_t* group, int64_t row, const float* q, float factor, int64_t head_dim, uint16_t* most);
+  /// The largest of `most` [32], infinity for NaN.
+  float (*largest)(const uint16_t* most);
+  /// 16 keys from a panel, of which the first n_keys are looked at; indexed by KvElement (16-bit types). Returns the largest magnitude,
+  /// infinity for NaN.
   float (*pack_keys[3])(uint16_t* to, const void* panel, int64_t n_keys, int64_t head_dim);
   /// 32 values from two panels (rows of `stride` elements), of which the first n_keys are read; the others become zeros.
   float (*pack_values[3])(uint16_t* to, const void* const* panels, int64_t stride, int64_t n_keys, int64_t head_dim);
@@ -140,6 +144,8 @@ struct MatrixKernels {
   void (*attend)(const MatrixGroup& group);
   /// Row `row` of a group's o, `value_tiles` * 16 wide, and its maximum and sum in units of log2.
   RowTotal (*unpack_row)(float* o, const MatrixGroup& group, int64_t row);
+  /// The same, and o divided by its sum to out [head_dim], to the bits of `divide`.
+  RowTotal (*finish_row)(float* out, const MatrixGroup& group, int64_t row, int64_t head_dim);
   /// What a score is multiplied by on its way to a weight: q carries it where there is no cap.
   float score_scale;
 };

@@ -50,10 +50,9 @@ struct Walk {
   /// Row of q and out seen as [T H, D].
   int64_t index_of(int64_t row) const { return (sequence.first_row + (task.row + row) / job.group()) * job.params->n_heads + head_of(row); }
 
-  /// Positions and maps of the rows; no o, l or reference yet.
+  /// Positions and maps of the rows; no l or reference yet.
   void begin() const {
     const int64_t n_rows = n_groups * kMatrixRows, group = job.group();
-    std::fill_n(scratch.o, n_groups * tiles * 2 * kTileElements, 0.0f);
     std::fill_n(scratch.sums, n_rows * kKeyPanel, 0.0f);
     std::fill_n(scratch.offsets, n_rows, kUnset);
     std::fill_n(q_of(n_groups - 1), steps * 2 * kHalfTile, uint16_t{0});  // Rows past the last are zeros.
@@ -76,14 +75,14 @@ struct Walk {
 
   /// A group's rows of q in bfloat16; returns the largest magnitude.
   float pack_queries(int64_t group) const {
-    float most = 0.0f;
+    alignas(64) uint16_t most[32] = {};
     for (int64_t r = 0; r < rows_of(group); ++r) {
       const int64_t row = group * kMatrixRows + r;
       const ScoreMap& map = scratch.maps[row];
       const float factor = map.cap != 0.0f ? map.scale : map.scale * kernels.score_scale;
-      most = std::max(most, kernels.pack_query(q_of(group), r, job.q + index_of(row) * job.head_dim(), factor, job.head_dim()));
+      kernels.pack_query(q_of(group), r, job.q + index_of(row) * job.head_dim(), factor, job.head_dim(), most);
     }
-    return most;
+    return kernels.largest(most);
   }
 
   struct Largest {
@@ -111,8 +110,9 @@ struct Walk {
     return most;
   }
 
-  /// A group's rows and the unit that starts at key `first` with n keys; what they see decides what is done.
-  void attend_group(int64_t group, int64_t first, int64_t n) const {
+  /// A group's rows and the unit that starts at key `first` with n keys; what they see decides what is done. A bit of `started` tells of
+  /// each group whether it has an o.
+  void attend_group(int64_t group, int64_t first, int64_t n, uint32_t& started) const {
     const Visibility visibility = job.visibility();
     const int64_t row = group * kMatrixRows;
     const int64_t* positions = scratch.positions + row;
@@ -142,6 +142,8 @@ struct Walk {
     g.weights = scratch.weights;
     g.key_steps = steps;
     g.value_tiles = tiles;
+    g.fresh = (started >> group & 1) == 0;
+    started |= uint32_t{1} << group;
     kernels.attend(g);
   }
 
@@ -160,6 +162,14 @@ struct Walk {
     g.sums = scratch.sums + group * kMatrixRows * kKeyPanel;
     g.offsets = scratch.offsets + group * kMatrixRows;
     g.value_tiles = tiles;
+    if (job.params->sinks.empty()) {
+      for (int64_t r = 0; r < part.n_rows; ++r) {
+        const int64_t index = index_of(group * kMatrixRows + r);
+        const RowTotal total = kernels.finish_row(job.out + index * job.head_dim(), g, r, job.head_dim());
+        if (job.lse != nullptr) job.lse[index] = log_sum(total);
+      }
+      return;
+    }
     float whole[4096];  // o is as wide as its tiles, which may be wider than a row of the scratch.
     for (int64_t r = 0; r < part.n_rows; ++r) {
       const int64_t row = group * kMatrixRows + r;
@@ -174,7 +184,9 @@ struct Walk {
 }  // namespace
 
 int64_t max_matrix_rows(int64_t head_dim) {
-  return std::clamp<int64_t>(65536 / round_up(head_dim, 32) / kMatrixRows * kMatrixRows, 2 * kMatrixRows, 768);
+  constexpr int64_t kMost = 768;
+  static_assert(kMost / kMatrixRows <= 32, "a bit for each group (attend_group)");
+  return std::clamp<int64_t>(65536 / round_up(head_dim, 32) / kMatrixRows * kMatrixRows, 2 * kMatrixRows, kMost);
 }
 
 MatrixScratch MatrixScratch::carve(void* memory, int64_t head_dim) {
@@ -216,6 +228,7 @@ bool attend_matrix(const AttentionJob& job, const AttentionTask& task, const Mat
   const float most_score = kMostScore / static_cast<float>(job.head_dim());
   float most_q = 0.0f;
   bool fits = true;
+  uint32_t started = 0;
   walk.fetch<false>(job.q, 0);  // Arrives while the first keys are packed.
   walk.kernels.begin();
   for (int64_t first = begin; first < end && fits; first += walk.unit) {
@@ -231,7 +244,7 @@ bool attend_matrix(const AttentionJob& job, const AttentionTask& task, const Mat
       if (!fits) break;
       const bool last = walk.is_last(group, first, n);
       if (last) walk.fetch<true>(job.out, group);
-      walk.attend_group(group, first, n);
+      walk.attend_group(group, first, n, started);
       if (last) walk.finish(group, rows);
     }
   }

@@ -243,6 +243,11 @@ void merge_tile(const AttentionJob& job, const AttentionTask& task, const TileSc
   write_rows(job, task, scratch);
 }
 
+float log_sum(const RowTotal& total) {
+  if (total.sum == 0.0f) return kMinusInfinity;
+  return static_cast<float>((static_cast<double>(total.max) + std::log2(static_cast<double>(total.sum))) * kLn2);
+}
+
 void write_rows(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch) {
   const AttentionParams& params = *job.params;
   const int64_t width = job.padded_width();
@@ -257,8 +262,7 @@ void write_rows(const AttentionJob& job, const AttentionTask& task, const TileSc
     }
     job.kernels->divide(job.out + index * job.head_dim(), o, total.sum, job.head_dim());
     if (job.lse == nullptr) continue;
-    const double log_sum = (static_cast<double>(total.max) + std::log2(static_cast<double>(total.sum))) * kLn2;
-    job.lse[index] = total.sum == 0.0f ? kMinusInfinity : static_cast<float>(log_sum);
+    job.lse[index] = log_sum(total);
   }
 }
 

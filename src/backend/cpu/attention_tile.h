@@ -80,6 +80,8 @@ struct TileScratch {
 void attend_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch);
 /// Merges the partial rows of a split tile in order and writes the output rows.
 void merge_tile(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch);
+/// The logarithm of the sum of a row's exponentials.
+float log_sum(const RowTotal& total);
 /// Adds the sink, divides, and writes output and log-sum-exp of the task's rows from scratch.total_o and totals.
 void write_rows(const AttentionJob& job, const AttentionTask& task, const TileScratch& scratch);
 /// Fills scratch.rows and gathers the task's rows of q into scratch.q.

@@ -24,9 +24,11 @@ struct Beside {
   /// Nothing but `after` reads the product: `out` may stay as it is, and the blocks lie in a thread's own memory.
   bool only_after = false;
   /// A matrix [T, N] that `after` reads and writes where its block is: fetched from other cores while the product computes. Or null.
-  const float* updated = nullptr;
+  float* updated = nullptr;
   /// Where `after` rounds what it makes of pairs, a column for each. Or none.
   RoundedRows rounded = {};
+  /// What `after` does, where it is one of these: adds to `updated`, or gates to `rounded`. A product may do that itself, to the same bits.
+  Finish does = Finish::kCall;
   /// The weight is two tensors of as many rows: a column of the second is computed with the same of the first, and `after` is called
   /// once for both, with columns of the first.
   bool pairs = false;

@@ -36,7 +36,7 @@ void CpuBackend::add_product(TensorView x, int64_t n, ConstTensorView post_norm,
   const auto add_block = [&](const OutputBlock& b) {
     for (int64_t t = 0; t < b.n_rows; ++t) kernels_.add(x.f32() + (b.row + t) * n + b.column, b.values + t * b.stride, b.n_columns);
   };
-  if (!post_norm) return multiply(projected, {.after = add_block, .only_after = true, .updated = x.f32()});
+  if (!post_norm) return multiply(projected, {.after = add_block, .only_after = true, .updated = x.f32(), .does = Finish::kAdd});
   MINILLM_CHECK(post_norm.n_elements() == n, "norm of ", post_norm.n_elements(), " for ", n);
   multiply(projected, {});
   for_rows(n_rows, n, [&](int64_t t) {
@@ -74,7 +74,13 @@ void CpuBackend::feed_forward_to_tiles(const RoundedRows& gated, ConstTensorView
   const auto gate = [&](const OutputBlock& b) {
     gate_kernel({.gate = b.values, .up = b.second, .stride = b.stride, .row = b.row, .n_rows = b.n_rows, .column = b.column}, gated);
   };
-  products_.matmul(gate_up, normed, own(*w.gate_up), {.before = norm, .after = gate, .only_after = true, .rounded = gated, .pairs = true});
+  products_.matmul(gate_up, normed, own(*w.gate_up),
+                   {.before = norm,
+                    .after = gate,
+                    .only_after = true,
+                    .rounded = gated,
+                    .does = w.activation == Activation::kSilu ? Finish::kSilu : Finish::kGelu,
+                    .pairs = true});
 }
 
 void CpuBackend::feed_forward_from_tiles(TensorView x, const RoundedRows& gated, const FeedForward& w) {

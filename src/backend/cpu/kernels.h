@@ -90,14 +90,11 @@ struct RoundedRows {
   static constexpr int kTileValues = 16 * 32;  ///< A tile: 16 rows by 32 values of k, 1 KiB.
 };
 
-/// How panels become tiles of bfloat16: [units][16 pairs of k][16 rows][2], a unit a tile; here the four pairs of a quarter of one.
-using UnpackQuarter = void (*)(const uint8_t* panel, int64_t quarter, int64_t k, int64_t ahead, uint16_t* to);
-
-/// Units [first, first + n) of two panels, to be unpacked to `to` [2, n, 16, 16, 2].
+/// Units [first, first + n) of two panels of one format (or one panel), to become tiles of bfloat16 in `to` [2, n, 16 pairs of k, 16 rows,
+/// 2].
 struct UnpackTask {
-  UnpackQuarter unpack[2] = {};
   const uint8_t* panels[2] = {};
-  int64_t first = 0, n = 0, k = 0;
+  int64_t n_panels = 2, first = 0, n = 0, k = 0;
   int64_t ahead = 0;  ///< Bytes from what is read to what is fetched into L2 beside it.
   uint16_t* to = nullptr;
 };
@@ -106,6 +103,16 @@ struct UnpackTask {
 struct FetchTask {
   const void* at = nullptr;
   int64_t n = 0, stride = 0, n_lines = 0;
+};
+
+/// What becomes of a product's final rows. But for kStore and kCall they wait in `sums`: two are done a step, beside later products.
+enum class Finish : uint8_t {
+  kNone,   ///< They stay in `sums`: later units are to come.
+  kStore,  ///< 32 columns to `out`.
+  kAdd,    ///< 32 columns are added to `out`.
+  kSilu,   ///< silu(first panel) * second panel, rounded to 16 columns of `rounded` from `column` on.
+  kGelu,   ///< The same with gelu.
+  kCall,   ///< `call` is told of them while they are there, each once.
 };
 
 /// Products of two panels and rows over some units, on tiles. Meanwhile `next` is unpacked and `fetch` fetched.
@@ -118,11 +125,15 @@ struct TileProduct {
   bool first = true;        ///< Starts the sums; else adds to them.
   float* sums = nullptr;    ///< [sums_blocks, 32, 32]: of each row 16 sums of the first panel, then 16 of the second.
   int64_t sums_blocks = 0;  ///< Blocks of rows until their sums take the place of earlier ones: all of them, or, in a single call, two.
-  /// Told of rows that are final, each once, while their sums are there. Or null.
-  void (*finish)(const void* context, float* sums, int64_t row, int64_t n_rows) = nullptr;
+  Finish finish = Finish::kNone;
+  float* out = nullptr;  ///< The first row and column.
+  int64_t out_stride = 0;
+  RoundedRows rounded = {};
+  int64_t first_row = 0, column = 0;  ///< Of `rounded`.
+  void (*call)(const void* context, float* sums, int64_t row, int64_t n_rows) = nullptr;
   const void* context = nullptr;
-  UnpackTask next;
-  FetchTask fetch;
+  UnpackTask next = {};
+  FetchTask fetch = {};
 };
 
 /// Rows of a gate and what it is for, as they come out of a product of pairs: act(gate) * up, rounded, to columns [column, column + 16).
@@ -183,9 +194,8 @@ struct Kernels {
   /// Row t of `to` from x [k].
   void (*round_row)(const float* x, int64_t k, const RoundedRows& to, int64_t t) = nullptr;
   /// By format; null for those whose values bfloat16 would coarsen more than activations are.
-  UnpackQuarter unpack_quarter[kDtypes] = {};
-  void (*unpack_tiles)(const UnpackTask& task) = nullptr;
-  void (*multiply_tiles)(const TileProduct& product) = nullptr;
+  void (*unpack_tiles[kDtypes])(const UnpackTask& task) = {};
+  void (*multiply_tiles[kDtypes])(const TileProduct& product) = {};  ///< The format is that of product.next.
   void (*gate_silu_rounded)(const GateTask& task, const RoundedRows& to) = nullptr;
   void (*gate_gelu_rounded)(const GateTask& task, const RoundedRows& to) = nullptr;
 

@@ -97,17 +97,33 @@ struct Worker {
 
   int64_t n_stages() const { return items.length(item) * n_chunks; }
 
-  UnpackTask task(int64_t stage, uint8_t* scratch) const {
+  /// A stage's weights.
+  struct Stage {
+    UnpackTask task;
+    Dtype dtypes[2] = {Dtype::kBF16, Dtype::kBF16};
+    bool has_one_format() const { return dtypes[0] == dtypes[1]; }
+  };
+  Stage stage_of(int64_t stage, uint8_t* scratch) const {
     if (stage >= n_stages()) return {};
     const PanelPair of = items.at(item, stage / n_chunks);
-    UnpackTask result{.panels = {of.panels[0], of.panels[1]}, .first = stage % n_chunks * chunk, .k = w.cols(), .ahead = of.stride};
-    for (size_t i = 0; i < 2; ++i) result.unpack[i] = kernels.unpack_quarter[static_cast<size_t>(of.dtypes[i])];
-    result.n = std::min(chunk, rows.n_units - result.first);
-    result.to = reinterpret_cast<uint16_t*>(scratch + stage % 2 * kUnpackedBytes);
+    Stage result{.task = {.panels = {of.panels[0], of.panels[1]}, .first = stage % n_chunks * chunk, .k = w.cols(), .ahead = of.stride},
+                 .dtypes = {of.dtypes[0], of.dtypes[1]}};
+    result.task.n = std::min(chunk, rows.n_units - result.task.first);
+    result.task.to = reinterpret_cast<uint16_t*>(scratch + stage % 2 * kUnpackedBytes);
     return result;
   }
+  void unpack(const Stage& stage) const {
+    if (stage.has_one_format()) return kernels.unpack_tiles[static_cast<size_t>(stage.dtypes[0])](stage.task);
+    for (size_t i = 0; i < 2; ++i) {
+      UnpackTask one = stage.task;
+      one.n_panels = 1;
+      one.panels[0] = stage.task.panels[i];
+      one.to = stage.task.to + static_cast<int64_t>(i) * one.n * RoundedRows::kTileValues;
+      kernels.unpack_tiles[static_cast<size_t>(stage.dtypes[i])](one);
+    }
+  }
 
-  /// What finish() will write, or read and write.
+  /// What becomes of final rows: memory that is written, or read and written.
   FetchTask fetch(int64_t row, int64_t n_rows) const {
     const int64_t n = w.rows(), n_lines = ceil_div(pair.n_columns * 4, 64);
     if (beside.rounded.values != nullptr)
@@ -118,7 +134,14 @@ struct Worker {
     return {out.f32() + row * n + pair.column, n_rows, n * 4, n_lines};
   }
 
-  void finish(float* sums, int64_t row, int64_t n_rows) const {
+  /// What the kernel does with final rows by itself: whole panels only.
+  Finish finish() const {
+    if (pair.n_columns != (beside.pairs ? kPanelRows : kTileColumns)) return Finish::kCall;
+    if (!beside.only_after && !beside.after && !beside.pairs) return Finish::kStore;
+    return beside.only_after ? beside.does : Finish::kCall;
+  }
+
+  void call(float* sums, int64_t row, int64_t n_rows) const {
     OutputBlock block{first_row + row, n_rows, pair.column, pair.n_columns, sums, beside.pairs ? sums + kPanelRows : nullptr, kTileColumns};
     if (!beside.only_after) {
       const int64_t n = w.rows();
@@ -137,29 +160,38 @@ struct Worker {
 
   void run(int64_t row, int64_t end, uint8_t* scratch) {
     first_row = row;
-    UnpackTask now = task(0, scratch);
-    kernels.unpack_tiles(now);
+    Stage now = stage_of(0, scratch);
+    unpack(now);
     for (int64_t stage = 0; stage < n_stages(); ++stage) {
-      const bool last = stage % n_chunks == n_chunks - 1;
+      const Stage next = stage_of(stage + 1, scratch);
       pair = items.at(item, stage / n_chunks);
-      TileProduct product{.weights = now.to,
-                          .rows = rows.strip(row / kTileRows) + now.first * RoundedRows::kTileValues,
+      TileProduct product{.weights = now.task.to,
+                          .rows = rows.strip(row / kTileRows) + now.task.first * RoundedRows::kTileValues,
                           .strip_values = rows.n_units * RoundedRows::kTileValues,
-                          .n_units = now.n,
+                          .n_units = now.task.n,
                           .n_rows = end - row,
-                          .first = now.first == 0,
+                          .first = now.task.first == 0,
                           .sums = reinterpret_cast<float*>(scratch + 2 * kUnpackedBytes),
-                          .sums_blocks = n_chunks == 1 ? 2 : kPassRows / TileProduct::kBlockRows,
-                          .context = this,
-                          .next = task(stage + 1, scratch),
-                          .fetch = last ? fetch(row, end - row) : FetchTask()};
-      if (last)
-        product.finish = [](const void* self, float* sums, int64_t at, int64_t n) {
-          static_cast<const Worker*>(self)->finish(sums, at, n);
-        };
-      kernels.multiply_tiles(product);
-      now = product.next;
+                          .sums_blocks = n_chunks == 1 ? 2 : kPassRows / TileProduct::kBlockRows};
+      if (next.has_one_format()) product.next = next.task;
+      if (stage % n_chunks == n_chunks - 1) set_end(product);
+      kernels.multiply_tiles[static_cast<size_t>(next.dtypes[0])](product);
+      if (!next.has_one_format()) unpack(next);
+      now = next;
     }
+  }
+
+  /// The last product of a pair: its rows become final.
+  void set_end(TileProduct& product) const {
+    product.fetch = fetch(first_row, product.n_rows);
+    product.finish = finish();
+    product.out = (product.finish == Finish::kAdd ? beside.updated : out.f32()) + first_row * w.rows() + pair.column;
+    product.out_stride = w.rows();
+    product.rounded = beside.rounded;
+    product.first_row = first_row;
+    product.column = pair.column;
+    product.context = this;
+    product.call = [](const void* self, float* sums, int64_t at, int64_t n) { static_cast<const Worker*>(self)->call(sums, at, n); };
   }
 };
 
@@ -172,7 +204,7 @@ TileProducts::TileProducts(ThreadPool& pool, const Kernels& kernels, std::functi
 
 bool TileProducts::take(const CpuWeight& w, int64_t n_rows) const {
   return exist() && n_rows >= kFewestRows && std::ranges::all_of(w.segments(), [&](const Segment& s) {
-           return kernels_.unpack_quarter[static_cast<size_t>(s.dtype)] != nullptr;
+           return kernels_.unpack_tiles[static_cast<size_t>(s.dtype)] != nullptr;
          });
 }
 

@@ -25,7 +25,7 @@ class TileProducts {
   /// Pool and kernels must outlive this object. Without tiles in `kernels` it takes nothing.
   TileProducts(ThreadPool& pool, const Kernels& kernels, std::function<Buffer(size_t)> allocate);
 
-  bool exist() const noexcept { return kernels_.multiply_tiles != nullptr; }
+  bool exist() const noexcept { return kernels_.round_row != nullptr; }
   /// Whether products of `w` with this many rows are computed here.
   bool take(const CpuWeight& w, int64_t n_rows) const;
   /// What it takes for inputs [max_rows, max_k].

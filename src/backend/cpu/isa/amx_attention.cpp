@@ -78,10 +78,17 @@ void scores(const MatrixGroup& g, const Slice& slice) {
 void values(const MatrixGroup& g) {
   for (int64_t tile = 0; tile < g.value_tiles; tile += 2) {
     float* o = g.o + tile * 2 * kTileElements;
-    _tile_loadd(0, o, 64);
-    _tile_loadd(1, o + kTileElements, 64);
-    _tile_loadd(2, o + 2 * kTileElements, 64);
-    _tile_loadd(3, o + 3 * kTileElements, 64);
+    if (g.fresh) {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+    } else {
+      _tile_loadd(0, o, 64);
+      _tile_loadd(1, o + kTileElements, 64);
+      _tile_loadd(2, o + 2 * kTileElements, 64);
+      _tile_loadd(3, o + 3 * kTileElements, 64);
+    }
     for (int64_t chunk = g.key_begin / 32; chunk < g.key_end / 32; ++chunk) {
       const uint16_t* v = g.values + (chunk * g.value_tiles + tile) * kHalfTile;
       const uint16_t* p = g.weights + chunk * 2 * kHalfTile;
@@ -133,6 +140,11 @@ MINILLM_INLINE uint16_t* weights_at(const MatrixGroup& g, int64_t row, int64_t k
   return g.weights + key / 32 * 2 * kHalfTile + row * 32;
 }
 
+/// 16 elements of a row of o.
+MINILLM_INLINE float* row_of_o(const MatrixGroup& g, int64_t tile, int64_t row) {
+  return g.o + (tile * 2 + row / 16) * kTileElements + row % 16 * 16;
+}
+
 /// Gives a row the largest score of this slice for its reference, or, where it has one, raises that by a whole number: what was
 /// summed is brought to it, the weights of earlier slices of the unit by their exponents.
 __attribute__((noinline)) void set_reference(const MatrixGroup& g, const Slice& slice, int64_t row) {
@@ -150,8 +162,8 @@ __attribute__((noinline)) void set_reference(const MatrixGroup& g, const Slice& 
   g.offsets[row] = before - raise * kScoreScale;
   const Vec factor = exp2_nonpositive(broadcast(-raise));
   store(g.sums + row * 16, mul(load(g.sums + row * 16), factor));
-  for (int64_t tile = 0; tile < g.value_tiles; ++tile) {
-    float* o = g.o + (tile * 2 + row / 16) * kTileElements + row % 16 * 16;
+  for (int64_t tile = 0; !g.fresh && tile < g.value_tiles; ++tile) {
+    float* o = row_of_o(g, tile, row);
     store(o, mul(load(o), factor));
   }
   const __m512i exponents = _mm512_set1_epi16(static_cast<int16_t>(raise < 255.0f ? static_cast<int>(raise) << 7 : 255 << 7));
@@ -236,12 +248,26 @@ void attend(const MatrixGroup& g) {
   values(g);
 }
 
-RowTotal unpack_row(float* o, const MatrixGroup& g, int64_t row) {
-  for (int64_t tile = 0; tile < g.value_tiles; ++tile)
-    store(o + tile * 16, load(g.o + (tile * 2 + row / 16) * kTileElements + row % 16 * 16));
+RowTotal total_of(const MatrixGroup& g, int64_t row) {
   const float sum = sum_tree(g.sums + row * 16);
   if (sum == 0.0f) return {kMinusInfinity, 0.0f};
   return {127.0f - (g.offsets[row] - 1.0f) / kScoreScale, sum};
+}
+
+RowTotal unpack_row(float* o, const MatrixGroup& g, int64_t row) {
+  for (int64_t tile = 0; tile < g.value_tiles; ++tile) store(o + tile * 16, load(row_of_o(g, tile, row)));
+  return total_of(g, row);
+}
+
+RowTotal finish_row(float* out, const MatrixGroup& g, int64_t row, int64_t head_dim) {
+  const RowTotal total = total_of(g, row);
+  const Vec by = broadcast(total.sum == 0.0f ? 0.0f : 1.0f / total.sum);
+  for (int64_t tile = 0; tile * 16 < head_dim; ++tile) {
+    const int64_t left = head_dim - tile * 16;
+    const __mmask16 columns = left >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << left) - 1u);
+    _mm512_mask_storeu_ps(out + tile * 16, columns, mul(load(row_of_o(g, tile, row)), by));
+  }
+  return total;
 }
 
 }  // namespace
@@ -253,6 +279,7 @@ const MatrixKernels* matrix_kernels() noexcept {
     kernels.end = end;
     kernels.attend = attend;
     kernels.unpack_row = unpack_row;
+    kernels.finish_row = finish_row;
     kernels.score_scale = kScoreScale;
     add_packing(kernels);
     return kernels;

@@ -15,7 +15,6 @@ inline constexpr float kScoreScale = 256.0f;
 /// A row's reference gets the weight 2^-31, so that weights stay below 2 until a score exceeds it by 32. The 1 rounds (weights_of).
 inline constexpr float kReferenceOffset = 96 * kScoreScale + 1;
 
-float pack_query(uint16_t* group, int64_t row, const float* q, float factor, int64_t head_dim);
 void add_packing(MatrixKernels& kernels) noexcept;
 
 }  // namespace minillm::cpu::MINILLM_ISA

@@ -76,12 +76,10 @@ float pack_values(uint16_t* to, const void* const* panels, int64_t stride, int64
   return largest_magnitude(most);
 }
 
-}  // namespace
-
-float pack_query(uint16_t* group, int64_t row, const float* q, float factor, int64_t head_dim) {
+void pack_query(uint16_t* group, int64_t row, const float* q, float factor, int64_t head_dim, uint16_t* met) {
   uint16_t* to = group + row / 16 * kHalfTile + row % 16 * 32;
   const __m512 by = _mm512_set1_ps(factor);
-  __m512i most = _mm512_setzero_si512();
+  __m512i most = _mm512_load_si512(met);
   for (int64_t d = 0; d < head_dim; d += 32, to += 2 * kHalfTile) {
     const __mmask32 read = low_mask(head_dim - d);
     const __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(read), q + d);
@@ -90,11 +88,16 @@ float pack_query(uint16_t* group, int64_t row, const float* q, float factor, int
     most = _mm512_max_epu16(most, magnitude(packed));
     _mm512_store_si512(to, packed);
   }
-  return largest_magnitude(most);
+  _mm512_store_si512(met, most);
 }
+
+float largest_of(const uint16_t* met) { return largest_magnitude(_mm512_load_si512(met)); }
+
+}  // namespace
 
 void add_packing(MatrixKernels& kernels) noexcept {
   kernels.pack_query = pack_query;
+  kernels.largest = largest_of;
   kernels.pack_keys[static_cast<int>(KvElement::kF16)] = pack_keys<F16>;
   kernels.pack_keys[static_cast<int>(KvElement::kBF16)] = pack_keys<BF16>;
   kernels.pack_values[static_cast<int>(KvElement::kF16)] = pack_values<F16>;

@@ -1,41 +1,44 @@
 // amx_gemm.cpp - products of many rows on AMX: out[t, n] = sum_k x[t, k] w[n, k], x and w in bfloat16, sums in float32 over all of k.
 // Layout:  a tile of activations is 16 rows by 32 k, one of weights 16 pairs of k by 16 rows (kernels.h). Four tiles of sums, 32 rows by
 //          two panels, stay in registers over all units of the call.
-// Cost:    16 cycles a product of tiles, four of them for four loads. Two panels of weights lie in the L1 cache (2 KiB a unit), activations
-//          stream past it from L2 (tileloaddt1), which halves what L2 must deliver. The next panels are unpacked meanwhile, a unit at a
-//          time: other ports do that.
+// Cost:    16 cycles a product of tiles, four of them for four loads: 71 cycles a step in which nothing else is done. Two panels of weights
+//          lie in the L1 cache (2 KiB a unit), activations stream past it from L2 (tileloaddt1), which halves what L2 must deliver.
+// Beside:  vector instructions run beside the tiles' for nothing, as long as each step has its few: what a step has in the reorder buffer
+//          must reach into the next one. Conversions to bfloat16 are the exception: above 16 a step they stop the tiles. So a quarter of a
+//          unit is unpacked in each step and two final rows are finished, all of it inlined; bursts and calls do not overlap, and after
+//          some 800 cycles without tiles the next ones are slow for another 1000 (docs/SPEED.md, "Tiles of bfloat16").
 // Order:   each sum is one chain over pairs of k, unit after unit, whatever rows are beside it.
 // Source:  Intel SDM volume 2, TDPBF16PS; Intel optimization manual, chapter 20.
 #include "backend/cpu/isa/amx_config.h"
+#include "backend/cpu/isa/amx_gates.h"
 #include "backend/cpu/isa/amx_tables.h"
+#include "backend/cpu/isa/amx_unpack.h"
 
 namespace minillm::cpu::MINILLM_ISA {
 namespace {
 
 constexpr int64_t kTile = RoundedRows::kTileValues, kTileRowBytes = 64, kSumsRow = 32, kSumsRowBytes = 128;
 
-/// What is done beside the tiles' work, a little at each step: 64 multiply-adds a step cost nothing, 256 at every fourth all of their time.
+/// What is done beside the tiles' work, a little at each step.
+template <Dtype D>
 class Meanwhile {
  public:
   MINILLM_MEMBER explicit Meanwhile(const TileProduct& p)
       : p_(p),
+        unpacking_(p.next),
         n_steps_((p.n_rows + TileProduct::kBlockRows - 1) / TileProduct::kBlockRows * p.n_units),
-        finish_every_(p.n_units >= 4 ? p.n_units / 4 : 1) {}
+        rows_a_step_((TileProduct::kBlockRows + p.n_units - 1) / p.n_units) {}
 
   MINILLM_MEMBER void step() {
-    for (quarters_due_ += 8 * p_.next.n; quarters_due_ >= n_steps_; quarters_due_ -= n_steps_) unpack_one(p_.next, quarters_++);
+    for (quarters_due_ += 8 * p_.next.n; quarters_due_ >= n_steps_; quarters_due_ -= n_steps_) unpacking_.step();
     for (lines_due_ += p_.fetch.n * p_.fetch.n_lines; lines_due_ >= n_steps_; lines_due_ -= n_steps_) fetch_line();
-    if (row_ < end_ && --finish_in_ == 0) {
-      finish_some(kFinishRows);
-      finish_in_ = finish_every_;
-    }
+    if (row_ < end_) finish_some(rows_a_step_);
   }
   /// Rows [row, end) have their sums.
   MINILLM_MEMBER void add_final(float* sums, int64_t row, int64_t end) {
     sums_ = sums;
     row_ = row;
     end_ = end;
-    finish_in_ = finish_every_;
   }
   /// The sums' place is needed.
   MINILLM_MEMBER void finish_all() {
@@ -43,13 +46,19 @@ class Meanwhile {
   }
 
  private:
-  static constexpr int64_t kFinishRows = 8;
-
   MINILLM_MEMBER void finish_some(int64_t n) {
-    n = n < end_ - row_ ? n : end_ - row_;
-    p_.finish(p_.context, sums_, row_, n);
-    sums_ += n * kSumsRow;
-    row_ += n;
+    const int64_t end = row_ + n < end_ ? row_ + n : end_;
+    for (; row_ < end; ++row_, sums_ += kSumsRow) {
+      if (p_.finish == Finish::kSilu) {
+        put_gated<silu>(sums_, sums_ + 16, p_.rounded, p_.first_row + row_, p_.column);
+      } else if (p_.finish == Finish::kGelu) {
+        put_gated<gelu>(sums_, sums_ + 16, p_.rounded, p_.first_row + row_, p_.column);
+      } else {
+        float* const to = p_.out + row_ * p_.out_stride;
+        const bool adds = p_.finish == Finish::kAdd;
+        for (int64_t i = 0; i < kSumsRow; i += 16) store(to + i, adds ? add(load(to + i), load(sums_ + i)) : load(sums_ + i));
+      }
+    }
   }
   MINILLM_MEMBER void fetch_line() {
     __builtin_prefetch(static_cast<const uint8_t*>(p_.fetch.at) + run_ * p_.fetch.stride + 64 * line_, 0, 2);
@@ -60,29 +69,28 @@ class Meanwhile {
   }
 
   const TileProduct& p_;
-  int64_t n_steps_, finish_every_;
-  int64_t quarters_due_ = 0, quarters_ = 0, lines_due_ = 0, run_ = 0, line_ = 0;
+  Unpacking<D> unpacking_;
+  int64_t n_steps_, rows_a_step_;
+  int64_t quarters_due_ = 0, lines_due_ = 0, run_ = 0, line_ = 0;
   float* sums_ = nullptr;
-  int64_t row_ = 0, end_ = 0, finish_in_ = 0;
+  int64_t row_ = 0, end_ = 0;
 };
 
-/// One or two strips by two panels.
-template <int Strips>
-MINILLM_INLINE void multiply_block(const TileProduct& p, const uint16_t* rows, float* sums, Meanwhile& meanwhile) {
-  float* const second = sums + 16 * kSumsRow;
+/// One or two strips by two panels, from `sums` to `to`, rows `to_stride` apart. One instance for both, since compiling it takes seconds.
+template <Dtype D>
+MINILLM_INLINE void multiply_block(const TileProduct& p, bool both, const uint16_t* rows, float* sums, float* to, int64_t to_stride,
+                                   Meanwhile<D>& meanwhile) {
   if (p.first) {
     _tile_zero(0);
     _tile_zero(1);
-    if constexpr (Strips == 2) {
-      _tile_zero(2);
-      _tile_zero(3);
-    }
+    _tile_zero(2);
+    _tile_zero(3);
   } else {
     _tile_loadd(0, sums, kSumsRowBytes);
     _tile_loadd(1, sums + 16, kSumsRowBytes);
-    if constexpr (Strips == 2) {
-      _tile_loadd(2, second, kSumsRowBytes);
-      _tile_loadd(3, second + 16, kSumsRowBytes);
+    if (both) {
+      _tile_loadd(2, sums + 16 * kSumsRow, kSumsRowBytes);
+      _tile_loadd(3, sums + 16 * kSumsRow + 16, kSumsRowBytes);
     }
   }
   const uint16_t* weights = p.weights;
@@ -90,37 +98,43 @@ MINILLM_INLINE void multiply_block(const TileProduct& p, const uint16_t* rows, f
     _tile_loadd(6, weights, kTileRowBytes);
     _tile_stream_loadd(4, rows, kTileRowBytes);
     _tile_loadd(7, weights + p.n_units * kTile, kTileRowBytes);
-    if constexpr (Strips == 2) _tile_stream_loadd(5, rows + p.strip_values, kTileRowBytes);
+    if (both) _tile_stream_loadd(5, rows + p.strip_values, kTileRowBytes);
     _tile_dpbf16ps(0, 4, 6);
     _tile_dpbf16ps(1, 4, 7);
-    if constexpr (Strips == 2) {
+    if (both) {
       _tile_dpbf16ps(2, 5, 6);
       _tile_dpbf16ps(3, 5, 7);
     }
     meanwhile.step();
   }
   meanwhile.finish_all();
-  _tile_stored(0, sums, kSumsRowBytes);
-  _tile_stored(1, sums + 16, kSumsRowBytes);
-  if constexpr (Strips == 2) {
-    _tile_stored(2, second, kSumsRowBytes);
-    _tile_stored(3, second + 16, kSumsRowBytes);
+  const int64_t bytes = to_stride * static_cast<int64_t>(sizeof(float));
+  _tile_stored(0, to, bytes);
+  _tile_stored(1, to + 16, bytes);
+  if (both) {
+    _tile_stored(2, to + 16 * to_stride, bytes);
+    _tile_stored(3, to + 16 * to_stride + 16, bytes);
   }
 }
 
+template <Dtype D>
 void multiply_tiles(const TileProduct& p) {
   configure_tiles();
-  Meanwhile meanwhile(p);
+  Meanwhile<D> meanwhile(p);
   const uint16_t* rows = p.rows;
   int64_t block = 0;
   for (int64_t row = 0; row < p.n_rows; row += TileProduct::kBlockRows, rows += 2 * p.strip_values) {
     float* const sums = p.sums + block * TileProduct::kBlockRows * kSumsRow;
-    if (p.n_rows - row > 16)
-      multiply_block<2>(p, rows, sums, meanwhile);
-    else
-      multiply_block<1>(p, rows, sums, meanwhile);
-    if (p.finish != nullptr)
-      meanwhile.add_final(sums, row, p.n_rows < row + TileProduct::kBlockRows ? p.n_rows : row + TileProduct::kBlockRows);
+    const int64_t left = p.n_rows - row;
+    const bool directly = p.finish == Finish::kStore && left >= TileProduct::kBlockRows;
+    float* const to = directly ? p.out + row * p.out_stride : sums;
+    const int64_t to_stride = directly ? p.out_stride : kSumsRow;
+    multiply_block<D>(p, left > 16, rows, sums, to, to_stride, meanwhile);
+    const int64_t end = left < TileProduct::kBlockRows ? p.n_rows : row + TileProduct::kBlockRows;
+    if (p.finish == Finish::kCall)  // Here, since around a call in the steps their registers would have to be saved.
+      p.call(p.context, sums, row, end - row);
+    else if (p.finish != Finish::kNone && !directly)
+      meanwhile.add_final(sums, row, end);
     if (++block == p.sums_blocks) block = 0;
   }
   meanwhile.finish_all();
@@ -150,10 +164,15 @@ float probe_tiles(int64_t n) {
   return sums[0];
 }
 
+template <Dtype... D>
+void add_formats(Kernels& table) {
+  ((table.multiply_tiles[static_cast<int>(D)] = multiply_tiles<D>), ...);
+}
+
 }  // namespace
 
 void add_tile_products(Kernels& table) {
-  table.multiply_tiles = multiply_tiles;
+  add_formats<MINILLM_TILE_FORMATS>(table);
   table.probe_tiles = probe_tiles;
   table.probe_tile_macs = 4 * 16 * 16 * 32;
 }

@@ -19,33 +19,33 @@ float mean_square(const float* x, int64_t n) {
   return total / static_cast<float>(n);
 }
 
-MINILLM_INLINE void rotate_pair(float& a, float& b, float cosine, float sine) {
-  const float x = a, y = b;
+/// (a, b), which may lie where they are read: (x, y) rotated.
+MINILLM_INLINE void rotate_pair(float& a, float& b, float x, float y, float cosine, float sine) {
   a = x * cosine - y * sine;
   b = x * sine + y * cosine;
 }
 
-void rotate_halves(float* x, const float* cosines, const float* sines, int64_t half) {
+/// out = x rotated; they may be the same.
+void rotate_halves(float* out, const float* x, const float* cosines, const float* sines, int64_t half) {
   int64_t i = 0;
   for (; i + kWidth <= half; i += kWidth) {
     const Vec a = load(x + i), b = load(x + half + i), cosine = load(cosines + i), sine = load(sines + i);
-    store(x + i, sub(mul(a, cosine), mul(b, sine)));
-    store(x + half + i, add(mul(a, sine), mul(b, cosine)));
+    store(out + i, sub(mul(a, cosine), mul(b, sine)));
+    store(out + half + i, add(mul(a, sine), mul(b, cosine)));
   }
-  for (; i < half; ++i) rotate_pair(x[i], x[half + i], cosines[i], sines[i]);
+  for (; i < half; ++i) rotate_pair(out[i], out[half + i], x[i], x[half + i], cosines[i], sines[i]);
 }
 
 /// The same for pairs of neighbours.
-void rotate_neighbours(float* x, const float* cosines, const float* sines, int64_t half) {
+void rotate_neighbours(float* out, const float* x, const float* cosines, const float* sines, int64_t half) {
   int64_t i = 0;
   for (; i + kWidth <= half; i += kWidth) {
     const Vec cosine = load(cosines + i), sine = load(sines + i), minus_sine = sub(zero(), sine);
-    float *first = x + 2 * i, *second = first + kWidth;
-    const Vec a = load(first), b = load(second);
-    store(first, add(mul(a, interleave_first(cosine, cosine)), mul(swap_neighbours(a), interleave_first(minus_sine, sine))));
-    store(second, add(mul(b, interleave_last(cosine, cosine)), mul(swap_neighbours(b), interleave_last(minus_sine, sine))));
+    const Vec a = load(x + 2 * i), b = load(x + 2 * i + kWidth);
+    store(out + 2 * i, add(mul(a, interleave_first(cosine, cosine)), mul(swap_neighbours(a), interleave_first(minus_sine, sine))));
+    store(out + 2 * i + kWidth, add(mul(b, interleave_last(cosine, cosine)), mul(swap_neighbours(b), interleave_last(minus_sine, sine))));
   }
-  for (; i < half; ++i) rotate_pair(x[2 * i], x[2 * i + 1], cosines[i], sines[i]);
+  for (; i < half; ++i) rotate_pair(out[2 * i], out[2 * i + 1], x[2 * i], x[2 * i + 1], cosines[i], sines[i]);
 }
 
 /// out = x, or x + bias.
@@ -95,15 +95,16 @@ void store_key(void* panel, int64_t slot, const float* k, int64_t head_dim) {
 
 void prepare_head(float* out, const HeadInput& head) {
   const int64_t n = head.head_dim, half = head.rope_dim / 2;
+  const auto rotate = head.interleaved ? rotate_neighbours : rotate_halves;
+  if (head.angles != nullptr && head.bias == nullptr && head.norm == nullptr && head.rope_dim == n)  // The usual case in one pass.
+    return rotate(out, head.x, head.angles, head.angles + half, half);
   copy_head(out, head.x, head.bias, n);
   if (head.norm != nullptr) {
     const float scale = 1.0f / __builtin_sqrtf(mean_square(out, n) + head.norm_eps);
     scale_head(out, scale, head.norm, n);
   }
   if (head.angles == nullptr) return;
-  const float* cosines = head.angles;
-  const float* sines = head.angles + half;
-  (head.interleaved ? rotate_neighbours : rotate_halves)(out, cosines, sines, half);
+  rotate(out, out, head.angles, head.angles + half, half);
 }
 
 void pack_panel(float* panel, const float* k, int64_t k_stride, int64_t n_keys, int64_t head_dim) {
