@@ -10,16 +10,16 @@
 
 namespace minillm::test {
 
-/// Weight types of a TinyDecoder: q and k, v (stacked on them), output, gate and up, down, tied embedding.
+/// Weight types of a TinyDecoder: q and k, v (stacked on them), output, gate, up (stacked on it), down, tied embedding.
 struct TinyTypes {
   const char* name;
-  Dtype qk, v, output, gate_up, down, embedding;
+  Dtype qk, v, output, gate, up, down, embedding;
 };
 inline constexpr TinyTypes kTinyTypes[] = {
-    {"f32", Dtype::kF32, Dtype::kF32, Dtype::kF32, Dtype::kF32, Dtype::kF32, Dtype::kF32},
-    {"f16", Dtype::kF16, Dtype::kF16, Dtype::kBF16, Dtype::kF16, Dtype::kBF16, Dtype::kF16},
-    {"q4_1", Dtype::kQ4_1, Dtype::kQ4_1, Dtype::kQ4_0, Dtype::kQ4_1, Dtype::kQ5_1, Dtype::kQ8_0},
-    {"mixed", Dtype::kQ5_0, Dtype::kQ8_0, Dtype::kQ4_K, Dtype::kQ5_K, Dtype::kQ6_K, Dtype::kQ6_K},
+    {"f32", Dtype::kF32, Dtype::kF32, Dtype::kF32, Dtype::kF32, Dtype::kF32, Dtype::kF32, Dtype::kF32},
+    {"f16", Dtype::kF16, Dtype::kF16, Dtype::kBF16, Dtype::kF16, Dtype::kF16, Dtype::kBF16, Dtype::kF16},
+    {"q4_1", Dtype::kQ4_1, Dtype::kQ4_1, Dtype::kQ4_0, Dtype::kQ4_1, Dtype::kQ4_1, Dtype::kQ5_1, Dtype::kQ8_0},
+    {"mixed", Dtype::kQ5_0, Dtype::kQ8_0, Dtype::kQ4_K, Dtype::kQ5_K, Dtype::kQ6_K, Dtype::kQ6_K, Dtype::kQ6_K},
 };
 
 class TinyDecoder {
@@ -32,7 +32,7 @@ class TinyDecoder {
     for (uint64_t i = 0; i < kLayers; ++i) {
       const HostWeight q(10 + i, types.qk, kHeads * kDim, kHidden), k(20 + i, types.qk, kKvHeads * kDim, kHidden),
           v(30 + i, types.v, kKvHeads * kDim, kHidden);
-      const HostWeight gate(40 + i, types.gate_up, kFfn, kHidden), up(50 + i, types.gate_up, kFfn, kHidden);
+      const HostWeight gate(40 + i, types.gate, kFfn, kHidden), up(50 + i, types.up, kFfn, kHidden);
       const ConstTensorView qkv[] = {q.view(), k.view(), v.view()}, gate_up[] = {gate.view(), up.view()};
       layers_.push_back({backend.pack(qkv, WeightRole::kProduct),
                          HostWeight(60 + i, types.output, kHidden, kHeads * kDim).pack(backend),
