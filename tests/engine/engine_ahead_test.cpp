@@ -92,6 +92,17 @@ TEST_F(EngineAhead, RequestsComeAndGoWhileAStepIsUnderWay) {
   EXPECT_LT(ids[cancelled].size(), 25u);
 }
 
+TEST_F(EngineAhead, ANewRequestIsLetInAfterTheStepUnderWay) {
+  Engine engine(device_);
+  engine.submit(random_prompt(1, 5), greedy(60));
+  for (int n = 0; n < 5; ++n) engine.step();
+  const RequestId late = engine.submit(random_prompt(2, 5), greedy(3));
+  bool has_come = false;
+  for (int n = 0; n < 2; ++n)
+    for (const StepEvent& event : engine.step()) has_come |= event.request == late;
+  EXPECT_TRUE(has_come);
+}
+
 TEST_F(EngineAhead, AnotherUserOfTheModelInBetweenChangesNothing) {
   const Prompt prompt = random_prompt(8, 6);
   const std::vector<TokenId> want = alone(host_, prompt, drawn(20, 8)).ids;
