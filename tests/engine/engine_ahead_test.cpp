@@ -45,7 +45,7 @@ TEST_F(EngineAhead, BeginsNothingForNothing) {
 
 TEST_F(EngineAhead, GivesWhatTheHostGives) {
   for (const int64_t n : {1, 2, 3, 40})
-    for (const uint64_t seed : {1, 2, 3}) {
+    for (const uint64_t seed : {1u, 2u, 3u}) {
       GenerationOptions options = drawn(n, seed);
       const Prompt prompt = random_prompt(seed, 4);
       EXPECT_EQ(alone(device_, prompt, options).ids, alone(host_, prompt, options).ids) << n << " tokens, seed " << seed;
