@@ -80,10 +80,8 @@ class CachedRun {
                                  .use_flash_attention = own_.use_flash_attention,
                                  .flash_block_size = own_.flash_block_size,
                                  .last_logits_only = true};
-    const std::optional<Draw> draw = device_draw(sequence_.options, sequence_.tokens.size());
-    if (is_last && draw && model_.impl().backend->prefers_whole_steps()) {
-      const TokenId id = model_.impl().next_token(ids, options, *draw);
-      next_ = id < 0 ? std::optional<TokenId>() : id;
+    if (is_last && !penalises(sequence_.options) && model_.impl().backend->prefers_whole_steps()) {
+      next_ = token_or_none(model_.impl().next_token(ids, options, device_draw(sequence_.options, sequence_.tokens.size())));
       return;
     }
     Tensor logits = model_.forward(ids, options);

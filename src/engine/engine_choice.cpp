@@ -4,11 +4,6 @@
 #include "engine/engine_impl.h"
 
 namespace minillm {
-namespace {
-
-std::optional<TokenId> token_or_none(TokenId chosen) { return chosen < 0 ? std::optional<TokenId>() : chosen; }
-
-}  // namespace
 
 /// Logits come in pieces of at most max_logit_rows. A device that takes whole steps chooses, so that a request gets the same tokens in
 /// steps of any kind; the host samples for others, and where there are penalties.
@@ -23,7 +18,7 @@ void Engine::Impl::choose_tokens(std::span<const Scheduler::Share> shares, std::
       if (!shares[last].wants_next_token) continue;
       const Sequence& sequence = *shares[last].sequence;
       logit_rows.push_back(shares[last].last_row);
-      draws.push_back(device_draw(sequence.options, sequence.tokens.size()).value_or(Draw{}));
+      draws.push_back(penalises(sequence.options) ? Draw{} : device_draw(sequence.options, sequence.tokens.size()));
     }
     if (!logit_rows.empty()) {
       const TensorView logits_of_rows = model.transformer.head(logit_rows);
@@ -37,7 +32,7 @@ void Engine::Impl::choose_tokens(std::span<const Scheduler::Share> shares, std::
         if (!share.wants_next_token) continue;
         Sequence& sequence = *share.sequence;
         const auto* device_logits = static_cast<const float*>(logits_of_rows.data) + row * logits.size();
-        if (on_device && device_draw(sequence.options, 0))
+        if (on_device && !penalises(sequence.options))
           take_token(sequence, token_or_none(chosen[row]), events);
         else
           take_token(sequence, sample(sequence, device_logits), events);
@@ -59,7 +54,7 @@ bool Engine::Impl::is_whole_step(std::span<const Scheduler::Share> shares) const
   const auto n = static_cast<int64_t>(shares.size());
   if (!model.backend->prefers_whole_steps() || n == 0 || n > model.workspace.limits().max_logit_rows) return false;
   return std::ranges::all_of(shares, [](const Scheduler::Share& share) {
-    return share.n_tokens == 1 && share.wants_next_token && device_draw(share.sequence->options, 0);
+    return share.n_tokens == 1 && share.wants_next_token && !penalises(share.sequence->options);
   });
 }
 
@@ -68,7 +63,7 @@ void Engine::Impl::begin_whole_step(WholeStep& step, size_t n_unknown) {
   draws.clear();
   step.requests.clear();
   for (const Scheduler::Share& share : scheduler.shares()) {
-    draws.push_back(*device_draw(share.sequence->options, share.sequence->tokens.size() + n_unknown));
+    draws.push_back(device_draw(share.sequence->options, share.sequence->tokens.size() + n_unknown));
     step.requests.push_back(share.sequence->id);
   }
   model.transformer.start_tokens(batch.view(), *cache, mode, draws, *step.tokens);

@@ -46,16 +46,15 @@ float clamp_finite(float logit) {
 
 bool comes_first(const Candidate& a, const Candidate& b) { return a.logit > b.logit || (a.logit == b.logit && a.id < b.id); }
 
-bool penalises(const GenerationOptions& options) noexcept {
-  return options.repetition_penalty != 1.0f || options.presence_penalty != 0.0f || options.frequency_penalty != 0.0f;
-}
-
 float weight_of(float logit, float max, float temperature) { return std::exp((logit - max) / temperature); }
 
 }  // namespace
 
-std::optional<Draw> device_draw(const GenerationOptions& options, size_t position) noexcept {
-  if (penalises(options)) return std::nullopt;
+bool penalises(const GenerationOptions& options) noexcept {
+  return options.repetition_penalty != 1.0f || options.presence_penalty != 0.0f || options.frequency_penalty != 0.0f;
+}
+
+Draw device_draw(const GenerationOptions& options, size_t position) noexcept {
   if (options.temperature < kGreedyBelow) return Draw{};
   return Draw{.uniform = uniform_at(options.seed, position),
               .temperature = options.temperature,
@@ -179,21 +178,25 @@ std::span<const Candidate> Sampler::candidates(std::span<float> logits, const Hi
   return std::span(candidates_).first(n_candidates_);
 }
 
-std::optional<TokenId> Sampler::sample(std::span<float> logits, const History& history, const GenerationOptions& options) {
-  const std::span<const Candidate> kept = candidates(logits, history, options);
-  if (kept.empty()) return std::nullopt;
-  if (kept.size() == 1) return kept[0].id;
+TokenId drawn_from(std::span<const Candidate> candidates, double uniform) noexcept {
   double total = 0;
-  for (const Candidate& candidate : kept) total += candidate.weight;
-  const double target = uniform_at(options.seed, history.tokens.size()) * total;
+  for (const Candidate& candidate : candidates) total += candidate.weight;
+  const double target = uniform * total;
   double sum = 0;
-  TokenId chosen = kept[0].id;
-  for (const Candidate& candidate : kept) {
+  TokenId chosen = candidates[0].id;
+  for (const Candidate& candidate : candidates) {
     if (candidate.weight > 0) chosen = candidate.id;  // A weight that underflowed to zero is never drawn.
     sum += candidate.weight;
     if (sum > target) break;
   }
   return chosen;
+}
+
+std::optional<TokenId> Sampler::sample(std::span<float> logits, const History& history, const GenerationOptions& options) {
+  const std::span<const Candidate> kept = candidates(logits, history, options);
+  if (kept.empty()) return std::nullopt;
+  if (kept.size() == 1) return kept[0].id;
+  return drawn_from(kept, uniform_at(options.seed, history.tokens.size()));
 }
 
 }  // namespace minillm

@@ -21,8 +21,12 @@
 
 namespace minillm {
 
-/// How a device takes the token for `position`; nothing with penalties, which need the text before it.
-std::optional<Draw> device_draw(const GenerationOptions& options, size_t position) noexcept;
+/// Whether the text before a token changes its logits.
+bool penalises(const GenerationOptions& options) noexcept;
+/// How a device takes the token for `position`, where nothing is penalised.
+Draw device_draw(const GenerationOptions& options, size_t position) noexcept;
+/// What a device chose; nothing where the row could not be drawn from.
+inline std::optional<TokenId> token_or_none(TokenId chosen) { return chosen < 0 ? std::optional<TokenId>() : chosen; }
 
 /// A token that may be drawn, and its weight relative to the most likely one.
 struct Candidate {
@@ -30,6 +34,9 @@ struct Candidate {
   float logit = 0;
   float weight = 0;
 };
+
+/// The candidate, one of at least one, at which the share `uniform`, in [0, 1), of their weight is reached.
+TokenId drawn_from(std::span<const Candidate> candidates, double uniform) noexcept;
 
 /// What has been seen before the token that is chosen.
 struct History {

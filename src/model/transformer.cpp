@@ -1,20 +1,12 @@
 // transformer.cpp - the graph. Letters: T rows, E hidden, H query heads, G key/value heads, D head width, V vocabulary.
 #include "model/transformer.h"
 
-#include <algorithm>
 #include <cmath>
 #include <functional>
 
 #include "model/rope.h"
 
 namespace minillm {
-namespace {
-
-Choice choice_of(std::span<const Draw> draws) {
-  return std::ranges::any_of(draws, [](const Draw& draw) { return draw.temperature > 0; }) ? Choice::kDrawn : Choice::kHighest;
-}
-
-}  // namespace
 
 Transformer::Transformer(const ModelConfig& config, const Weights& weights, Backend& backend, Workspace& workspace)
     : config_(config),
@@ -43,18 +35,18 @@ void Transformer::start_tokens(const Batch& batch, PagedCache& cache, const Atte
   while (static_cast<int64_t>(all_rows_.size()) < n_rows_) all_rows_.push_back(static_cast<int32_t>(all_rows_.size()));
   backend_.begin_step(batch);
   backend_.begin_choice(draws);
-  const Choice choice = choice_of(draws);
+  const bool draws_any = any_drawn(draws);
   const auto work = [&] {
     layers(cache, mode);
-    backend_.choose(head(std::span(all_rows_).first(static_cast<size_t>(n_rows_))), choice == Choice::kDrawn);
+    backend_.choose(head(std::span(all_rows_).first(static_cast<size_t>(n_rows_))), draws_any);
   };
-  backend_.repeat(key(cache, mode, choice), std::ref(work));
+  backend_.repeat(key(cache, mode, draws_any ? Choice::kDrawn : Choice::kHighest), std::ref(work));
   backend_.send_chosen(to);
 }
 
 void Transformer::tokens_after(ConstTensorView logits, std::span<const Draw> draws, PendingTokens& to) {
   backend_.begin_choice(draws);
-  backend_.choose(logits, choice_of(draws) == Choice::kDrawn);
+  backend_.choose(logits, any_drawn(draws));
   backend_.send_chosen(to);
 }
 

@@ -3,6 +3,7 @@
 
 #include "conformance/rig.h"
 #include "engine/philox.h"
+#include "support/sampling.h"
 
 namespace minillm {
 namespace {
@@ -22,7 +23,7 @@ class ChoiceOn : public OnTarget {
     const auto n = static_cast<int64_t>(draws.size());
     const Array array(*backend_, {n, static_cast<int64_t>(logits.size()) / n}, logits);
     backend_->begin_choice(draws);
-    backend_->choose(array, std::ranges::any_of(draws, [](const Draw& draw) { return draw.temperature > 0; }));
+    backend_->choose(array, any_drawn(draws));
     std::vector<TokenId> ids(draws.size());
     const auto pending = backend_->make_pending_tokens(n);
     backend_->send_chosen(*pending);
@@ -31,15 +32,6 @@ class ChoiceOn : public OnTarget {
   }
   TokenId choose_one(const std::vector<float>& logits, const Draw& draw) { return choose(logits, {draw})[0]; }
 };
-
-GenerationOptions with(float temperature, int64_t top_k, float top_p, float min_p) {
-  GenerationOptions options;
-  options.temperature = temperature;
-  options.top_k = top_k;
-  options.top_p = top_p;
-  options.min_p = min_p;
-  return options;
-}
 
 const GenerationOptions kOptions[] = {with(1.0f, 0, 1.0f, 0),         with(0.6f, 0, 0.95f, 0),    with(0.8f, 40, 0.95f, 0.05f),
                                       with(1.0f, 50, 1.0f, 0),        with(0.7f, 0, 1.0f, 0.02f), with(2.0f, 0, 0.5f, 0.2f),
@@ -85,7 +77,7 @@ TEST_P(ChoiceOn, DrawsWhatTheHostsSamplerDraws) {
           options.seed = seed;
           const std::vector<TokenId> seen(static_cast<size_t>(seed), 0);
           const History history{seen, static_cast<int64_t>(seen.size())};
-          const TokenId got = choose_one(logits, *device_draw(options, seen.size()));
+          const TokenId got = choose_one(logits, device_draw(options, seen.size()));
           std::vector<float> row = logits;
           n_other += sampler.sample(row, history, options) == got ? 0 : 1;
           ++n_draws;
@@ -127,7 +119,7 @@ TEST_P(ChoiceOn, RowsDoNotDependOnEachOther) {
     GenerationOptions options = kOptions[i % std::size(kOptions)];
     if (i % 5 == 0) options.temperature = 0;
     options.seed = i;
-    draws.push_back(*device_draw(options, i));
+    draws.push_back(device_draw(options, i));
   }
   const std::vector<TokenId> together = choose(logits, draws);
   for (int again = 0; again < 2; ++again)

@@ -12,6 +12,7 @@
 #include "io/tensor_source.h"
 #include "model/config_reader.h"
 #include "model/model_impl.h"
+#include "support/sampling.h"
 
 namespace minillm::test {
 
@@ -38,7 +39,9 @@ class ChoosingBackend : public reference::ReferenceBackend {
     for (size_t row = 0; row < draws_.size(); ++row) {
       const float* first = static_cast<const float*>(logits.data) + row * vocab;
       std::vector<float> copy(first, first + vocab);
-      chosen_.push_back(drawn_from(sampler.candidates(copy, {}, options_of(draws_[row])), draws_[row].uniform));
+      const std::span<const Candidate> candidates =
+          sampler.candidates(copy, {}, with(draws_[row].temperature, draws_[row].top_k, draws_[row].top_p, draws_[row].min_p));
+      chosen_.push_back(candidates.empty() ? -1 : drawn_from(candidates, draws_[row].uniform));
     }
   }
   std::unique_ptr<PendingTokens> make_pending_tokens(int64_t) override { return std::make_unique<Sent>(history); }
@@ -54,27 +57,6 @@ class ChoosingBackend : public reference::ReferenceBackend {
     std::string& history;
     std::vector<TokenId> ids;
   };
-
-  static GenerationOptions options_of(const Draw& draw) {
-    GenerationOptions options;
-    options.temperature = draw.temperature;
-    options.top_k = draw.top_k;
-    options.top_p = draw.top_p;
-    options.min_p = draw.min_p;
-    return options;
-  }
-  /// As Sampler::sample() does it.
-  static TokenId drawn_from(std::span<const Candidate> candidates, double uniform) {
-    double total = 0, sum = 0;
-    for (const Candidate& candidate : candidates) total += static_cast<double>(candidate.weight);
-    TokenId id = -1;
-    for (const Candidate& candidate : candidates) {
-      if (candidate.weight > 0) id = candidate.id;
-      sum += static_cast<double>(candidate.weight);
-      if (sum > uniform * total) break;
-    }
-    return id;
-  }
 
   std::vector<TokenId> tokens_, chosen_;
   std::vector<Draw> draws_;

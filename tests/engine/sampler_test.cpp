@@ -12,21 +12,15 @@
 
 #include "engine/philox.h"
 #include "support/random.h"
+#include "support/sampling.h"
 
 namespace minillm {
 namespace {
 
+using test::with;
+
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInf = std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
-
-GenerationOptions with(float temperature, int64_t top_k = 0, float top_p = 1.0f, float min_p = 0.0f) {
-  GenerationOptions options;
-  options.temperature = temperature;
-  options.top_k = top_k;
-  options.top_p = top_p;
-  options.min_p = min_p;
-  return options;
-}
 
 std::optional<TokenId> sample(std::vector<float> logits, const GenerationOptions& options, const std::vector<TokenId>& seen = {0}) {
   Sampler sampler(static_cast<int64_t>(logits.size()));

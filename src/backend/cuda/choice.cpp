@@ -43,8 +43,7 @@ void CudaBackend::reserve_choice(int64_t n_rows) {
 void CudaBackend::begin_choice(std::span<const Draw> draws) {
   reserve_choice(static_cast<int64_t>(draws.size()));
   n_chosen_ = static_cast<int64_t>(draws.size());
-  if (std::ranges::any_of(draws, [](const Draw& draw) { return draw.temperature > 0; }))  // Else draw() is not called.
-    staging_.send(draws_.data(), draws.data(), draws.size_bytes(), stream());
+  if (any_drawn(draws)) staging_.send(draws_.data(), draws.data(), draws.size_bytes(), stream());  // Else draw() is not called.
 }
 
 void CudaBackend::choose(ConstTensorView logits, bool draws) {
