@@ -263,8 +263,8 @@ RowTotal finish_row(float* out, const MatrixGroup& g, int64_t row, int64_t head_
   const RowTotal total = total_of(g, row);
   const Vec by = broadcast(total.sum == 0.0f ? 0.0f : 1.0f / total.sum);
   for (int64_t tile = 0; tile * 16 < head_dim; ++tile) {
-    const int64_t left = head_dim - tile * 16;
-    const __mmask16 columns = left >= 16 ? 0xFFFF : static_cast<__mmask16>((1u << left) - 1u);
+    const int64_t left = head_dim - tile * 16, n_columns = left < 16 ? left : 16;
+    const auto columns = static_cast<__mmask16>((1u << n_columns) - 1u);
     _mm512_mask_storeu_ps(out + tile * 16, columns, mul(load(row_of_o(g, tile, row)), by));
   }
   return total;
