@@ -46,20 +46,21 @@ struct Walk {
   float* o_of(int64_t group) const { return scratch.o + group * tiles * 2 * kTileElements; }
 
   int64_t rows_of(int64_t group) const { return std::min(kMatrixRows, task.n_rows - group * kMatrixRows); }
-  int64_t head_of(int64_t row) const { return task.kv_head * job.group() + (task.row + row) % job.group(); }
-  /// Row of q and out seen as [T H, D].
-  int64_t index_of(int64_t row) const { return (sequence.first_row + (task.row + row) / job.group()) * job.params->n_heads + head_of(row); }
 
-  /// Positions and maps of the rows; no l or reference yet.
+  /// Positions, indices and maps of the rows; no l or reference yet.
   void begin() const {
     const int64_t n_rows = n_groups * kMatrixRows, group = job.group();
     std::fill_n(scratch.sums, n_rows * kKeyPanel, 0.0f);
     std::fill_n(scratch.offsets, n_rows, kUnset);
     std::fill_n(q_of(n_groups - 1), steps * 2 * kHalfTile, uint16_t{0});  // Rows past the last are zeros.
+    int64_t token = task.row / group, head = task.row % group;
     for (int64_t r = 0; r < n_rows; ++r) {
-      const int64_t row = std::min(r, task.n_rows - 1);
-      scratch.maps[r] = r < group ? score_map(*job.params, head_of(row)) : scratch.maps[r - group];
-      scratch.positions[r] = sequence.offset + (task.row + row) / group;
+      scratch.maps[r] = r < group ? score_map(*job.params, task.kv_head * group + head) : scratch.maps[r - group];
+      scratch.positions[r] = sequence.offset + token;
+      scratch.indices[r] = (sequence.first_row + token) * job.params->n_heads + task.kv_head * group + head;
+      if (r + 1 >= task.n_rows) continue;  // Rows past the last are as that one.
+      head = head + 1 < group ? head + 1 : 0;
+      token += head == 0;
     }
   }
 
@@ -68,7 +69,7 @@ struct Walk {
   void fetch(const float* from, int64_t group) const {
     if (group >= n_groups) return;
     for (int64_t r = 0; r < rows_of(group); ++r) {
-      const float* row = from + index_of(group * kMatrixRows + r) * job.head_dim();
+      const float* row = from + scratch.indices[group * kMatrixRows + r] * job.head_dim();
       for (int64_t d = 0; d < job.head_dim(); d += 16) __builtin_prefetch(row + d, ForWriting ? 1 : 0, 2);
     }
   }
@@ -80,7 +81,7 @@ struct Walk {
       const int64_t row = group * kMatrixRows + r;
       const ScoreMap& map = scratch.maps[row];
       const float factor = map.cap != 0.0f ? map.scale : map.scale * kernels.score_scale;
-      kernels.pack_query(q_of(group), r, job.q + index_of(row) * job.head_dim(), factor, job.head_dim(), most);
+      kernels.pack_query(q_of(group), r, job.q + scratch.indices[row] * job.head_dim(), factor, job.head_dim(), most);
     }
     return kernels.largest(most);
   }
@@ -164,7 +165,7 @@ struct Walk {
     g.value_tiles = tiles;
     if (job.params->sinks.empty()) {
       for (int64_t r = 0; r < part.n_rows; ++r) {
-        const int64_t index = index_of(group * kMatrixRows + r);
+        const int64_t index = scratch.indices[group * kMatrixRows + r];
         const RowTotal total = kernels.finish_row(job.out + index * job.head_dim(), g, r, job.head_dim());
         if (job.lse != nullptr) job.lse[index] = log_sum(total);
       }
@@ -173,7 +174,7 @@ struct Walk {
     float whole[4096];  // o is as wide as its tiles, which may be wider than a row of the scratch.
     for (int64_t r = 0; r < part.n_rows; ++r) {
       const int64_t row = group * kMatrixRows + r;
-      rows.rows[r] = {scratch.positions[row], index_of(row)};
+      rows.rows[r] = {scratch.positions[row], scratch.indices[row]};
       rows.totals[r] = kernels.unpack_row(whole, g, r);
       std::copy_n(whole, job.padded_width(), rows.total_o + r * job.padded_width());
     }
@@ -208,6 +209,7 @@ MatrixScratch MatrixScratch::carve(void* memory, int64_t head_dim) {
   take(scratch.ranges, kMatrixRows);
   take(scratch.maps, rows);
   take(scratch.positions, rows);
+  take(scratch.indices, rows);
   return scratch;
 }
 
@@ -216,7 +218,7 @@ int64_t MatrixScratch::bytes(int64_t head_dim) {
   return aligned(2 * rows * width) + 2 * aligned(2 * kMostUnit * width) + aligned(2 * kMatrixRows * kMostUnit) + aligned(4 * rows * width) +
          aligned(4 * rows * kKeyPanel) + aligned(4 * rows) + aligned(4 * kMatrixRows * kMatrixSlice) +
          aligned(kMatrixRows * static_cast<int64_t>(sizeof(KeyRange))) + aligned(rows * static_cast<int64_t>(sizeof(ScoreMap))) +
-         aligned(rows * static_cast<int64_t>(sizeof(int64_t)));
+         2 * aligned(rows * static_cast<int64_t>(sizeof(int64_t)));
 }
 
 bool attend_matrix(const AttentionJob& job, const AttentionTask& task, const MatrixScratch& scratch, const TileScratch& rows) {

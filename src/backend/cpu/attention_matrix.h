@@ -39,6 +39,7 @@ struct MatrixScratch {
   KeyRange* ranges;    ///< Of a group in the current unit.
   ScoreMap* maps;      ///< Of all rows.
   int64_t* positions;  ///< The same.
+  int64_t* indices;    ///< The same: row of q and out seen as [T H, D].
 
   static int64_t bytes(int64_t head_dim);
   static MatrixScratch carve(void* memory, int64_t head_dim);

@@ -224,12 +224,34 @@ void weigh(const MatrixGroup& g, const Slice& slice) {
   }
 }
 
+/// Whether every row sees all of the slice. Neither end of a range decreases from row to row.
+MINILLM_INLINE bool is_seen(const MatrixGroup& g, const Slice& slice) {
+  return g.ranges == nullptr || (g.ranges[kMatrixRows - 1].begin <= slice.begin && g.ranges[0].end >= slice.end);
+}
+
+/// First references of rows [first, first + 16), which see all of the slice: those of set_reference.
+void start_whole_rows(const MatrixGroup& g, const Slice& slice, int64_t first) {
+  alignas(64) float lanes[kTileElements], most[16];
+  for (int64_t row = 0; row < 16; ++row) {
+    Vec largest_of = load(scores_at(g, slice, first + row, slice.begin));
+    for (int64_t key = slice.begin + kKeyPanel; key < slice.end; key += kKeyPanel)
+      largest_of = max(largest_of, load(scores_at(g, slice, first + row, key)));
+    store(lanes + row * 16, largest_of);
+  }
+  row_maxima(lanes, most);
+  store(g.offsets + first, sub(broadcast(kReferenceOffset), load(most)));
+}
+
 /// Rows without a reference get one where they see a key.
-MINILLM_INLINE void start_rows(const MatrixGroup& g, const Slice& slice) {
-  const Vec unset = broadcast(__builtin_inff());
-  uint32_t rows = _mm512_cmpeq_ps_mask(load(g.offsets), unset) | static_cast<uint32_t>(_mm512_cmpeq_ps_mask(load(g.offsets + 16), unset))
-                                                                     << 16;
-  for (; rows != 0; rows &= rows - 1) set_reference(g, slice, __builtin_ctz(rows));
+MINILLM_INLINE void start_rows(const MatrixGroup& g, const Slice& slice, bool seen) {
+  for (int64_t first = 0; first < kMatrixRows; first += 16) {
+    uint32_t rows = _mm512_cmpeq_ps_mask(load(g.offsets + first), broadcast(__builtin_inff()));
+    if (rows == 0xFFFF && seen) {
+      start_whole_rows(g, slice, first);
+      continue;
+    }
+    for (; rows != 0; rows &= rows - 1) set_reference(g, slice, first + __builtin_ctz(rows));
+  }
 }
 
 void attend(const MatrixGroup& g) {
@@ -238,9 +260,9 @@ void attend(const MatrixGroup& g) {
     slice.end = next < g.key_end ? next : g.key_end;
     scores(g, slice);
     if (g.maps != nullptr) map_scores_of(g, slice);
-    start_rows(g, slice);
-    const bool whole = slice.end - slice.begin == kMatrixSlice;
-    if (g.ranges == nullptr)
+    const bool whole = slice.end - slice.begin == kMatrixSlice, seen = is_seen(g, slice);
+    start_rows(g, slice, seen);
+    if (seen)
       (whole ? weigh<false, 2> : weigh<false, 1>)(g, slice);
     else
       (whole ? weigh<true, 2> : weigh<true, 1>)(g, slice);
