@@ -97,7 +97,10 @@ std::vector<StepEvent> Engine::Impl::step() {
     if (is_whole_step(shares)) {
       begin_whole_step(under_way, 0);
     } else if (!shares.empty()) {
-      model.transformer.forward(batch.view(), *cache, mode);
+      logit_rows.clear();
+      for (const Scheduler::Share& share : shares)
+        if (share.wants_next_token) logit_rows.push_back(share.last_row);
+      model.transformer.forward(batch.view(), *cache, mode, logit_rows);
       scheduler.advance();
       choose_tokens(shares, events);
     }

@@ -116,7 +116,9 @@ class Run {
     int64_t row = 0, done = 0;  // `done` tokens of `row` have been computed.
     while (row < input_.batch()) {
       if (!lay_out_step(row, done)) break;
-      model_.transformer.forward(model_.batch.view(), cache_, mode_);
+      wanted_rows_.clear();
+      for (const Wanted& wanted : wanted_) wanted_rows_.push_back(wanted.step_row);
+      model_.transformer.forward(model_.batch.view(), cache_, mode_, wanted_rows_);
       advance();
       copy_logits(out);
     }
@@ -132,9 +134,10 @@ class Run {
       if (is_last && model_.batch.n_rows() == 1) {
         model_.transformer.start_tokens(model_.batch.view(), cache_, mode_, {&draw, 1}, *model_.pending);
       } else {
-        model_.transformer.forward(model_.batch.view(), cache_, mode_);
         const auto last_row = static_cast<int32_t>(model_.batch.n_rows() - 1);
-        if (is_last) model_.transformer.tokens_after(model_.transformer.head({&last_row, 1}), {&draw, 1}, *model_.pending);
+        const std::span<const int32_t> wanted(&last_row, is_last ? 1 : 0);
+        model_.transformer.forward(model_.batch.view(), cache_, mode_, wanted);
+        if (is_last) model_.transformer.tokens_after(model_.transformer.head(wanted), {&draw, 1}, *model_.pending);
       }
       advance();
     }
@@ -202,11 +205,9 @@ class Run {
   void copy_logits(Tensor& out) {
     const int64_t vocab = model_.config.vocab_size, at_once = model_.workspace.limits().max_logit_rows;
     const size_t row_bytes = static_cast<size_t>(vocab) * sizeof(float);
-    std::vector<int32_t> rows;
     for (size_t first = 0; first < wanted_.size(); first += static_cast<size_t>(at_once)) {
       const auto piece = std::span(wanted_).subspan(first, std::min(static_cast<size_t>(at_once), wanted_.size() - first));
-      rows.clear();
-      for (const Wanted& wanted : piece) rows.push_back(wanted.step_row);
+      const auto rows = std::span(wanted_rows_).subspan(first, piece.size());
       float* const to = out.values<float>().data() + piece[0].out_row * vocab;
       const auto n = static_cast<int64_t>(piece.size());
       if (model_.backend->computes_in_host_memory() && piece.back().out_row - piece[0].out_row == n - 1) {  // Rows that follow each other.
@@ -227,6 +228,7 @@ class Run {
   const ForwardOptions& options_;
   AttentionMode mode_;
   std::vector<Wanted> wanted_;
+  std::vector<int32_t> wanted_rows_;  ///< Their step_row.
   std::vector<Piece> pieces_;
 };
 
