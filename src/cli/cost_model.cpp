@@ -21,6 +21,7 @@ WeightCost weight_cost(const ModelConfig& config, double weight_bytes, double em
   cost.head_parameters = static_cast<double>(config.vocab_size) * static_cast<double>(config.hidden_size);
   const double tables = config.tied_embeddings ? 1 : 2;
   cost.body_parameters = static_cast<double>(config.n_parameters()) - tables * cost.head_parameters;
+  cost.last_parameters = static_cast<double>(config.hidden_size) * static_cast<double>(config.q_size() + 3 * config.ffn_size);
   cost.product_bytes = weight_bytes - (config.tied_embeddings ? 0 : embedding_bytes);
   return cost;
 }
@@ -31,7 +32,8 @@ PassCost pass_cost(const ModelConfig& config, const WeightCost& weights, int64_t
   const double token_bytes = 2 * static_cast<double>(config.kv_size()) * kv_element;  // K and V of one token in one layer.
   PassCost cost;
   cost.bytes = weights.product_bytes;
-  cost.flops = 2 * rows * (weights.body_parameters * static_cast<double>(n_tokens) + weights.head_parameters);
+  const double for_all = weights.body_parameters - weights.last_parameters, for_last = weights.last_parameters + weights.head_parameters;
+  cost.flops = 2 * rows * (for_all * static_cast<double>(n_tokens) + for_last);
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     const int64_t window = config.layer_slides(layer) ? config.sliding_window : 0;
     const int64_t context = depth + n_tokens;

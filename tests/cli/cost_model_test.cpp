@@ -23,6 +23,17 @@ TEST(PassCost, CountsEveryVisibleKeyOnce) {
       }
 }
 
+TEST(PassCost, CountsWhatFollowsTheLastAttentionForTheLastTokenAlone) {
+  const WeightCost weights{.product_bytes = 0, .body_parameters = 100, .head_parameters = 7, .last_parameters = 30};
+  const WeightCost none{};
+  const ModelConfig config = Configs::small();
+  const auto products = [&](int64_t n_tokens) {
+    return pass_cost(config, weights, n_tokens, 0, 1).flops - pass_cost(config, none, n_tokens, 0, 1).flops;
+  };
+  EXPECT_DOUBLE_EQ(products(1), 2 * (100 + 7));
+  EXPECT_DOUBLE_EQ(products(5), 2 * (5 * 70 + 30 + 7));
+}
+
 TEST(PassCost, ReadsTheCacheOnceAndWritesTheNewTokens) {
   const ModelConfig config = Configs::small();  // 8 layers, 8 heads of 64: K and V of a token are 2048 bytes a layer in float16.
   const WeightCost none{};
@@ -36,6 +47,8 @@ TEST(WeightCost, LeavesOutATableThatIsOnlyLookedUp) {
   EXPECT_DOUBLE_EQ(weight_cost(config, 1000, 100).product_bytes, 1000);
   EXPECT_DOUBLE_EQ(weight_cost(config, 1000, 100).head_parameters, table);
   const double body = weight_cost(config, 1000, 100).body_parameters;
+  EXPECT_DOUBLE_EQ(weight_cost(config, 1000, 100).last_parameters,
+                   static_cast<double>(config.hidden_size * (config.q_size() + 3 * config.ffn_size)));
   config.tied_embeddings = false;
   EXPECT_DOUBLE_EQ(weight_cost(config, 1000, 100).product_bytes, 900);
   EXPECT_DOUBLE_EQ(weight_cost(config, 1000, 100).body_parameters, body);
