@@ -39,7 +39,9 @@ function(minillm_isa_variants layer folder)
     target_compile_definitions(minillm_${layer}_${isa} PRIVATE MINILLM_ISA=${isa} MINILLM_ISA_${isa}=1)
     target_compile_options(minillm_${layer}_${isa} PRIVATE ${minillm_isa_flags_${isa}} -O2 -ffp-contract=off
       $<$<CXX_COMPILER_ID:GNU>:-fno-ipa-cp -Wno-uninitialized -Wno-maybe-uninitialized>)
-    if(MINILLM_SANITIZE)  # Unrolled loops are hundreds of scopes: to follow when each ends takes minutes of compiling a file.
+    if(MINILLM_FUZZ)  # Nothing that is fuzzed calls a kernel.
+      target_compile_options(minillm_${layer}_${isa} PRIVATE -fno-sanitize=all)
+    elseif(MINILLM_SANITIZE)  # Unrolled loops are hundreds of scopes: to follow when each ends takes minutes of compiling a file.
       target_compile_options(minillm_${layer}_${isa} PRIVATE -fno-sanitize-address-use-after-scope)
     endif()
     target_link_libraries(minillm_${layer}_${isa} PRIVATE minillm_warnings)
