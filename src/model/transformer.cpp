@@ -23,8 +23,7 @@ Transformer::Transformer(const ModelConfig& config, const Weights& weights, Back
 }
 
 void Transformer::forward(const Batch& batch, PagedCache& cache, const AttentionMode& mode, std::span<const int32_t> wanted) {
-  n_rows_ = static_cast<int64_t>(batch.tokens.size());
-  backend_.begin_step(batch);
+  begin_step(batch);
   const auto work = [&] { layers(cache, mode); };
   if (backend_.prefers_whole_steps() && batch.sequences.size() == batch.tokens.size()) {
     want_all_rows();  // What is repeated is the same for every step.
@@ -37,9 +36,8 @@ void Transformer::forward(const Batch& batch, PagedCache& cache, const Attention
 
 void Transformer::start_tokens(const Batch& batch, PagedCache& cache, const AttentionMode& mode, std::span<const Draw> draws,
                                PendingTokens& to) {
-  n_rows_ = static_cast<int64_t>(batch.tokens.size());
+  begin_step(batch);
   want_all_rows();
-  backend_.begin_step(batch);
   backend_.begin_choice(draws);
   const bool draws_any = any_drawn(draws);
   const auto work = [&] {
@@ -60,14 +58,19 @@ StepKey Transformer::key(const PagedCache& cache, const AttentionMode& mode, Cho
   return {workspace_.serial(), cache.storage().serial(), n_rows_, mode.block_size, mode.flash, choice};
 }
 
+/// Not in layers(), which a step that is repeated does not come through.
+void Transformer::begin_step(const Batch& batch) {
+  n_rows_ = static_cast<int64_t>(batch.tokens.size());
+  result_ = workspace_.hidden(n_rows_);
+  backend_.begin_step(batch);
+}
+
 void Transformer::want_all_rows() {
   wanted_.resize(static_cast<size_t>(n_rows_));
   std::iota(wanted_.begin(), wanted_.end(), 0);
 }
 
 void Transformer::layers(PagedCache& cache, const AttentionMode& mode) {
-  result_ = workspace_.hidden(n_rows_);
-  keeps_wanted_ = false;
   backend_.embed(workspace_.hidden(n_rows_), *weights_.embedding, config_.embedding_scale);
   backend_.rope_angles(workspace_.angles(n_rows_), frequencies_);
   if (!local_frequencies_.empty()) backend_.rope_angles(workspace_.local_angles(n_rows_), local_frequencies_);
@@ -118,7 +121,6 @@ void Transformer::keep_wanted_rows(TensorView& x, TensorView& attended) {
   backend_.gather_rows(kept_attended, attended, wanted_);
   x = result_ = kept_x;
   attended = kept_attended;
-  keeps_wanted_ = true;
 }
 
 TensorView Transformer::head(std::span<const int32_t> rows) {
@@ -128,7 +130,7 @@ TensorView Transformer::head(std::span<const int32_t> rows) {
 }
 
 void Transformer::head(std::span<const int32_t> rows, TensorView logits) {
-  if (keeps_wanted_) {
+  if (result_.dim(0) != n_rows_) {  // The wanted rows alone.
     head_rows_.clear();
     for (const int32_t row : rows) {
       const auto found = std::ranges::lower_bound(wanted_, row);

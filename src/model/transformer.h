@@ -38,6 +38,7 @@ class Transformer {
   void head(std::span<const int32_t> rows, TensorView logits);
 
  private:
+  void begin_step(const Batch& batch);
   void want_all_rows();
   void layers(PagedCache& cache, const AttentionMode& mode);
   StepKey key(const PagedCache& cache, const AttentionMode& mode, Choice choice) const;
@@ -54,8 +55,7 @@ class Transformer {
   float attention_scale_;
   int64_t n_rows_ = 0;                       ///< Of the last forward.
   std::vector<int32_t> wanted_, head_rows_;  ///< Rows of the last forward whose logits are wanted; and their places in result_.
-  TensorView result_;                        ///< [n, E]: every row of the last forward, or the wanted ones alone:
-  bool keeps_wanted_ = false;
+  TensorView result_;                        ///< [n, E]: every row of the last forward, or the wanted ones alone.
 };
 
 }  // namespace minillm

@@ -1,5 +1,8 @@
 // engine_ahead_test.cpp - a device that chooses tokens is a step ahead of the host, and every request still gets what the host would give.
+#include <algorithm>
+#include <functional>
 #include <optional>
+#include <vector>
 
 #include "engine/engine_support.h"
 #include "minillm/generator.h"
@@ -125,6 +128,54 @@ TEST_F(EngineAhead, ItsLastTokenMayFillTheContext) {
   const Result got = alone(device_, prompt, greedy(50)), want = alone(host_, prompt, greedy(50));
   EXPECT_EQ(got.ids, want.ids);
   EXPECT_EQ(got.finish, FinishReason::kLength);
+}
+
+/// Does not come through the work of a step that it has done before, as a recorded one does not; and keeps what head() was given.
+class RepeatingBackend : public ChoosingBackend {
+ public:
+  struct Input {
+    const void* data;
+    int64_t n_rows;
+    bool operator==(const Input&) const = default;
+  };
+  std::vector<Input> of_head;
+  int n_repeated = 0;
+
+  void repeat(const StepKey& key, const std::function<void()>& work) override {
+    if (std::ranges::find(keys_, key) != keys_.end()) {
+      ++n_repeated;
+      return;
+    }
+    keys_.push_back(key);
+    work();
+  }
+  void head(TensorView logits, ConstTensorView x, std::span<const int32_t> rows, ConstTensorView norm, float eps, const PackedWeight& w,
+            float softcap_value) override {
+    of_head.push_back({x.data, x.dim(0)});
+    ChoosingBackend::head(logits, x, rows, norm, eps, w, softcap_value);
+  }
+
+ private:
+  std::vector<StepKey> keys_;
+};
+
+TEST(RepeatedSteps, LogitsAreThoseOfTheStepAndNotOfRowsKeptInTheOneBefore) {
+  const auto backend = std::make_shared<RepeatingBackend>();
+  const TempFolder folder;
+  MiniLLM model = load_choosing(folder.write("model.gguf", tiny_model("llama").writer().image().bytes), backend);
+  KVCacheOptions cache_options;
+  cache_options.device = model.device();
+  KVCache cache(model.config(), cache_options);
+  ForwardOptions options;
+  options.kv_cache = &cache;
+  options.last_logits_only = true;
+  const Tensor prompt = Tensor::from_ids({{1, 2, 3, 4, 5}}), next = Tensor::from_ids({{6}});
+  for (const Tensor* ids : {&prompt, &next, &prompt, &next}) model.forward(*ids, options);
+  ASSERT_EQ(backend->n_repeated, 1);
+  ASSERT_EQ(backend->of_head.size(), 4u);
+  EXPECT_EQ(backend->of_head[0], backend->of_head[2]);
+  EXPECT_EQ(backend->of_head[1], backend->of_head[3]);
+  EXPECT_FALSE(backend->of_head[0] == backend->of_head[1]) << "no row was kept apart: this test has lost its point";
 }
 
 TEST(EngineOnCuda, AStepAheadGivesTheTokensOfOneStepAtATime) {
